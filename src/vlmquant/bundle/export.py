@@ -1,0 +1,85 @@
+"""A torch tower, float or quantized, to one standard ONNX file."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnxscript import opset18 as op
+from torch import Tensor, nn
+
+from vlmquant.quantize import modules  # noqa: F401  (registers the operators translated below)
+
+OPSET = 18
+
+
+def _fake_quantize(values: Any, scale: float, zero_point: int, qmin: int, qmax: int) -> Any:
+    # QuantizeLinear saturates at the ends of its integer type; a narrower grid has to be clipped on the way in.
+    step = op.Constant(value_float=scale)
+    zero = op.Cast(op.Constant(value_int=zero_point), to=onnx.TensorProto.UINT8)
+    if (qmin, qmax) != (0, 255):
+        values = op.Clip(
+            values,
+            op.Constant(value_float=(qmin - zero_point) * scale),
+            op.Constant(value_float=(qmax - zero_point) * scale),
+        )
+    return op.DequantizeLinear(op.QuantizeLinear(values, step, zero), step, zero)
+
+
+def _dequantize_weight(integers: Any, scales: Any, axis: int) -> Any:
+    return op.DequantizeLinear(integers, scales, axis=axis)
+
+
+def _linear_per_token(values: Any, weight_integers: Any, weight_scales: Any, bits: int) -> Any:
+    qmax = op.Constant(value_float=float(2**bits - 1))
+    zero = op.Constant(value_float=0.0)
+    last = op.Constant(value_ints=[-1])
+    low = op.Min(op.ReduceMin(values, last, keepdims=1), zero)
+    high = op.Max(op.ReduceMax(values, last, keepdims=1), zero)
+    scale = op.Max(op.Div(op.Sub(high, low), qmax), op.Constant(value_float=1e-12))
+    zero_point = op.Round(op.Div(op.Neg(low), scale))
+    integers = op.Clip(op.Add(op.Round(op.Div(values, scale)), zero_point), zero, qmax)
+    # MatMulInteger takes one zero point for all rows, so each row's own is taken out afterwards through column sums.
+    product = op.Cast(
+        op.MatMulInteger(op.Cast(integers, to=onnx.TensorProto.UINT8), weight_integers), to=onnx.TensorProto.FLOAT
+    )
+    column_sums = op.ReduceSum(op.Cast(weight_integers, to=onnx.TensorProto.FLOAT), op.Constant(value_ints=[0]))
+    return op.Mul(op.Sub(product, op.Mul(zero_point, column_sums)), op.Mul(scale, weight_scales))
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    return {
+        torch.ops.vlmquant.fake_quantize.default: _fake_quantize,
+        torch.ops.vlmquant.dequantize_weight.default: _dequantize_weight,
+        torch.ops.vlmquant.linear_per_token.default: _linear_per_token,
+    }
+
+
+def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...], path: Path) -> None:
+    """Write `tower` as ONNX (opset 18) to `path`; the axes of its one input named in `dynamic_axes` may vary.
+
+    Quantized operations come out as QuantizeLinear/DequantizeLinear pairs around MatMul and Conv, per-token ones as
+    MatMulInteger. The input is called "input", the output "features". The file appears whole or not at all.
+    """
+    shape = {0: {axis: torch.export.Dim.DYNAMIC for axis in dynamic_axes}}
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        program = torch.onnx.export(
+            tower.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["features"],
+            dynamic_shapes=(shape[0],),
+            custom_translation_table=_translations(),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    temporary = path.with_name(path.name + ".tmp")
+    onnx.save(model, temporary)
+    os.replace(temporary, path)

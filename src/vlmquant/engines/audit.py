@@ -1,0 +1,66 @@
+"""Integer coverage: which multiply-accumulates an engine really executed in INT8 kernels."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One multiplication of the executed graph: Linear, convolution or attention MatMul.
+
+    `macs`: multiply-accumulates for the example that was run. `int8`: an integer kernel executed it.
+    """
+
+    name: str
+    op: str
+    macs: int
+    int8: bool
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The layers of one graph as `engine` executed it; attention MatMuls are layers too."""
+
+    engine: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def total_macs(self) -> int:
+        """Multiply-accumulates of all layers."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def int8_share(self) -> float:
+        """Share of `total_macs` executed in INT8 kernels, 0..1; 0 for a graph without multiplications."""
+        integer = sum(layer.macs for layer in self.layers if layer.int8)
+        return integer / self.total_macs if self.total_macs else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; layers that stayed float are named with their MACs."""
+        return {
+            "engine": self.engine,
+            "total_macs": self.total_macs,
+            "int8_share": self.int8_share,
+            "float_layers": {layer.name: layer.macs for layer in self.layers if not layer.int8},
+        }
+
+
+def combined_share(coverages: Iterable[Coverage]) -> float:
+    """Share of the MACs of all graphs together that ran in INT8 kernels, 0..1."""
+    total = integer = 0.0
+    for coverage in coverages:
+        total += coverage.total_macs
+        integer += coverage.int8_share * coverage.total_macs
+    return integer / total if total else 0.0
+
+
+def matmul_macs(output_shape: Sequence[int], depth: int) -> int:
+    """Multiply-accumulates of a matrix product: every output element sums `depth` products."""
+    return math.prod(output_shape) * depth
+
+
+def convolution_macs(output_shape: Sequence[int], kernel_shape: Sequence[int]) -> int:
+    """MACs of a convolution: (n, out, ...) output, (out, in / groups, ...) kernel."""
+    return math.prod(output_shape) * math.prod(kernel_shape[1:])

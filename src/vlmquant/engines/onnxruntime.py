@@ -1,0 +1,132 @@
+"""ONNX Runtime on the CPU."""
+
+import importlib
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlmquant.engines.audit import Coverage, Layer, convolution_macs, matmul_macs
+from vlmquant.engines.session import AnyArray, Session, check_request
+from vlmquant.errors import EngineError
+
+NAME = "onnxruntime"
+PRECISIONS = ("f32",)
+
+# Operators of ONNX and of ONNX Runtime's own domain, as they stand in a graph after its fusions.
+INT8_MATMULS = frozenset(
+    {
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "QAttention",
+        "QGemm",
+        "QLinearMatMul",
+    }
+)
+FLOAT_MATMULS = frozenset({"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul"})
+INT8_CONVOLUTIONS = frozenset({"ConvInteger", "QLinearConv"})
+FLOAT_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv"})
+ATTENTIONS = frozenset({"MultiHeadAttention"})
+
+_DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(int64)": np.dtype(np.int64)}
+_ERRORS_ONLY = 3
+
+
+def load(path: Path, threads: int | None, precision: str = "f32") -> Session:
+    """Load the ONNX graph at `path`; `threads` None leaves the number to the engine.
+
+    Raises EngineError when the package or the file is missing, the file is no graph of one input and one output, or
+    `precision` is not "f32".
+    """
+    check_request(NAME, path, threads, precision, PRECISIONS)
+    session = _session(path, _options(threads))
+    return _as_session(session, path, threads)
+
+
+def audit(path: Path, example: AnyArray) -> Coverage:
+    """Run `example` once under ONNX Runtime's profiler and return which layers ran in INT8 kernels."""
+    check_request(NAME, path, None, "f32", PRECISIONS)
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(None)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        # Packed weights vanish from the profile, and with them their shapes; the choice of kernels stays the same.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        session = _session(path, options)
+        _as_session(session, path, None)(example)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    return Coverage(NAME, tuple(layer for node in nodes if (layer := _layer(node)) is not None))
+
+
+def _import() -> Any:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise EngineError("the engine onnxruntime is not installed; run: pip install onnxruntime") from error
+
+
+def _options(threads: int | None) -> Any:
+    ort = _import()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = _ERRORS_ONLY
+    return options
+
+
+def _session(path: Path, options: Any) -> Any:
+    try:
+        return _import().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exception classes have no common base but this
+        raise EngineError(f"onnxruntime cannot load {path}: {error}") from error
+
+
+def _as_session(session: Any, path: Path, threads: int | None) -> Session:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
+        raise EngineError(
+            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; "
+            "expected one input of float32 or int64 and one output"
+        )
+    name = inputs[0].name
+    return Session(
+        name=NAME,
+        threads=threads,
+        input_shape=tuple(size if isinstance(size, int) else None for size in inputs[0].shape),
+        input_dtype=_DTYPES[inputs[0].type],
+        run=lambda array: session.run(None, {name: array})[0],
+    )
+
+
+def _layer(node: dict[str, Any]) -> Layer | None:
+    op = str(node["args"]["op_name"])
+    inputs, outputs = (_shapes(node["args"][key]) for key in ("input_type_shape", "output_type_shape"))
+    if op in INT8_MATMULS | FLOAT_MATMULS:
+        macs = matmul_macs(outputs[0], _depth(inputs[0], outputs[0]))
+    elif op in INT8_CONVOLUTIONS | FLOAT_CONVOLUTIONS:
+        kernel = inputs[3] if op == "QLinearConv" else inputs[1]
+        macs = convolution_macs(outputs[0], kernel)
+    elif op in ATTENTIONS:
+        query, key, value = inputs[:3]
+        macs = matmul_macs((*query[:-1], key[-2]), query[-1] + value[-1])
+    else:
+        return None
+    name = str(node["name"]).removesuffix("_kernel_time")
+    return Layer(name, op, macs, int8=op in INT8_MATMULS | INT8_CONVOLUTIONS)
+
+
+def _depth(left: Sequence[int], output: Sequence[int]) -> int:
+    # The fused operators may take the left matrix transposed; its other axis is then the one summed over.
+    transposed = len(left) > 1 and left[-2] != output[-2] and left[-1] == output[-2]
+    return left[-2] if transposed else left[-1]
+
+
+def _shapes(entries: Sequence[dict[str, list[int]]]) -> list[list[int]]:
+    return [shape for entry in entries for shape in entry.values()]

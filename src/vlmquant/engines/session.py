@@ -1,0 +1,80 @@
+"""What both engines hand back: one loaded graph as a function from an array to an array."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmquant.errors import EngineError
+from vlmquant.models.spec import FloatArray
+
+AnyArray: TypeAlias = NDArray[Any]
+
+
+class Session:
+    """A graph of one input and one output, loaded by an engine; for one caller at a time.
+
+    Call it with the graph's input, (n, ...) of the graph's dtype, n >= 1, and it returns (n, ...) float32.
+    `name` is the engine's name, `threads` how many threads it was told to use (None: the engine's own choice),
+    `input_shape` the graph's input with None for axes that may vary.
+    Raises EngineError for an input that does not fit and for a call after `close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        threads: int | None,
+        input_shape: tuple[int | None, ...],
+        input_dtype: np.dtype[Any],
+        run: Callable[[AnyArray], AnyArray],
+    ) -> None:
+        self.name = name
+        self.threads = threads
+        self.input_shape = input_shape
+        self.input_dtype = input_dtype
+        self._run: Callable[[AnyArray], AnyArray] | None = run
+
+    def __call__(self, inputs: AnyArray) -> FloatArray:
+        """Return the graph's output for `inputs` as float32."""
+        if self._run is None:
+            raise EngineError(f"this {self.name} session is closed; load the graph again")
+        self._check(inputs)
+        return np.asarray(self._run(np.ascontiguousarray(inputs)), dtype=np.float32)
+
+    def close(self) -> None:
+        """Let go of the engine's memory; closing twice does nothing."""
+        self._run = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, inputs: AnyArray) -> None:
+        fits = len(inputs.shape) == len(self.input_shape) and all(
+            size >= 1 and expected in (None, size)
+            for size, expected in zip(inputs.shape, self.input_shape, strict=True)
+        )
+        if not fits or inputs.dtype != self.input_dtype:
+            expected = ", ".join("any" if size is None else str(size) for size in self.input_shape)
+            raise EngineError(
+                f"the graph takes {self.input_dtype} of shape ({expected}) without empty axes, "
+                f"got {inputs.dtype} of shape {inputs.shape}"
+            )
+
+
+def check_request(engine: str, path: Path, threads: int | None, precision: str, precisions: tuple[str, ...]) -> None:
+    """Raise EngineError for a file that is not there, fewer than one thread or a precision the engine lacks."""
+    if not path.is_file():
+        raise EngineError(f"{path} is not a file; expected an ONNX graph")
+    if threads is not None and threads < 1:
+        raise EngineError(f"threads must be at least 1, got {threads}")
+    if precision not in precisions:
+        raise EngineError(f"{engine} computes in {' or '.join(precisions)}, not in {precision!r}")

@@ -1,0 +1,55 @@
+"""Every error a user can cause.
+
+VlmQuantError
+├── ModelError         a checkpoint that is missing, unsafe or of an unknown kind
+├── RecipeError        a recipe, preset or component name that does not exist or does not fit
+├── CalibrationError   a calibration set that is missing, empty or unreadable
+├── BundleError        a bundle that is incomplete, altered, too new or unsafe
+├── EngineError        an engine that is not installed or cannot run this bundle on this CPU
+├── DataError          images, captions or labels that cannot be used
+└── VideoError         a video that cannot be opened or holds no picture
+
+A message names the bad value, what was expected, and the fix. The command line prints it without a
+traceback and exits with `exit_code`; anything else that is raised is a bug of ours.
+"""
+
+from collections.abc import Iterable
+
+
+class VlmQuantError(Exception):
+    """Base of all errors that a user can cause."""
+
+    exit_code = 2
+
+
+class ModelError(VlmQuantError):
+    """A checkpoint is missing, unsafe or of an unknown kind."""
+
+
+class RecipeError(VlmQuantError):
+    """A recipe, preset or component name does not exist or does not fit the model."""
+
+
+class CalibrationError(VlmQuantError):
+    """A calibration set is missing, empty or unreadable."""
+
+
+class BundleError(VlmQuantError):
+    """A bundle is incomplete, altered, too new or unsafe."""
+
+
+class EngineError(VlmQuantError):
+    """An engine is not installed or cannot run this bundle on this CPU."""
+
+
+class DataError(VlmQuantError):
+    """Images, captions or labels cannot be used."""
+
+
+class VideoError(VlmQuantError):
+    """A video cannot be opened or holds no picture."""
+
+
+def unknown(error: type[VlmQuantError], kind: str, name: str, known: Iterable[str]) -> VlmQuantError:
+    """Return (not raise) the error for a name that is not in a registry; the message lists what is."""
+    return error(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")

@@ -1,0 +1,28 @@
+"""Progress bars as a value: long-running functions take a `Track` and default to `silent`."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Wraps an iterable so that passing through it shows how far the work is."""
+
+    def __call__(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield every item of `items`; `total` is their number when `len(items)` does not tell."""
+        ...
+
+
+def silent(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items and show nothing."""
+    del description, total
+    yield from items
+
+
+def bar(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items behind a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=description, total=total, console=Console(stderr=True), transient=True)

@@ -1,0 +1,65 @@
+"""The arrows between packages point one way, and light modules stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "vlmquant"
+LAYERS = (
+    ("errors", "progress", "metrics", "data"),
+    ("models",),
+    ("quantize",),
+    ("engines",),
+    ("bundle",),
+    ("streetworld", "tasks", "video", "bench", "selfcheck"),
+    ("report",),
+    ("cli",),
+)
+RANK = {package: rank for rank, packages in enumerate(LAYERS) for package in packages}
+HEAVY = ("torch", "transformers", "onnxruntime", "openvino", "av", "matplotlib", "sklearn", "scipy", "onnx")
+
+
+def imported_modules(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_to_lower_layers(path: Path) -> None:
+    package = package_of(path)
+    if package == "__init__":
+        return
+    assert package in RANK, f"{package} has no place in LAYERS"
+    for module in imported_modules(path):
+        parts = module.split(".")
+        if parts[0] == "vlmquant" and len(parts) > 1:
+            assert parts[1] == package or RANK[parts[1]] <= RANK[package], f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("package", ["tasks", "video", "metrics"])
+def test_tasks_and_video_do_not_know_torch(package: str) -> None:
+    for path in (SOURCE / package).rglob("*.py"):
+        assert not {module.split(".")[0] for module in imported_modules(path)} & {"torch", "transformers"}, path
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = f"import sys, vlmquant; print([name for name in {HEAVY!r} if name in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
+
+
+def test_files_stay_short() -> None:
+    long = {str(path): n for path in SOURCE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
+    assert not long
