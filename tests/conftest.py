@@ -1,10 +1,22 @@
 """Fixtures that more than one test folder uses."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from vlmquant.quantize.calibration_set import CalibrationSet
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+if importlib.util.find_spec("torch"):
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +25,32 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder of a very small CLIP with seeded random weights."""
+    from fakes import tiny_clip_folder
+
+    return tiny_clip_folder(tmp_path_factory.mktemp("tiny") / "clip")
+
+
+@pytest.fixture(scope="session")
+def calibration() -> CalibrationSet:
+    """Eight pictures of noise and the built-in prompts."""
+    from vlmquant.quantize.prompts import BUILTIN_PROMPTS
+
+    generator = np.random.default_rng(3)
+    images = tuple(generator.integers(0, 256, (48, 48, 3), dtype=np.uint8) for _ in range(8))
+    return CalibrationSet(images=images, texts=BUILTIN_PROMPTS, images_from="noise", texts_from="built-in")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, calibration: CalibrationSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The static INT8 bundle of `tiny_checkpoint`; do not change it, copy it."""
+    from vlmquant.bundle.build import quantize_model
+    from vlmquant.models import load_model
+    from vlmquant.quantize.recipe import get_recipe
+
+    output = tmp_path_factory.mktemp("bundle") / "tiny"
+    return quantize_model(load_model(str(tiny_checkpoint)), get_recipe("static-int8"), calibration, output)

@@ -63,5 +63,5 @@ def test_grid_properties(a: float, b: float, bits: int, values: list[float]) -> 
 
 @pytest.mark.parametrize(("scale", "zero_point"), [(0.0, 0), (float("nan"), 0), (1.0, 300)])
 def test_an_impossible_grid_is_refused(scale: float, zero_point: int) -> None:
-    with pytest.raises(ValueError, match="scale|zero point"):
+    with pytest.raises(ValueError, match=r"scale|zero point"):
         Grid(scale=scale, zero_point=zero_point, qmin=0, qmax=255)

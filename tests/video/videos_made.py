@@ -41,6 +41,7 @@ def write_clip(
     container_options=None,
     container_format=None,
     audio_seconds=0.0,
+    audio_codec=None,
     more_pictures=(),
     cover=None,
 ):
@@ -50,7 +51,7 @@ def write_clip(
         videos = [_add_video(container, pictures, codec, pixel_format, options)] if len(pictures) else []
         if len(more_pictures):
             videos.append(_add_video(container, more_pictures, codec, pixel_format, options))
-        audio = _add_audio(container) if audio_seconds else None
+        audio = _add_audio(container, audio_codec) if audio_seconds else None
         if cover is not None:
             art = container.add_stream("mjpeg", rate=1)
             art.width, art.height, art.pix_fmt = cover.shape[1], cover.shape[0], "yuvj420p"
@@ -76,8 +77,8 @@ def _add_video(container, pictures, codec, pixel_format, options):
     return stream
 
 
-def _add_audio(container):
-    codec = "libopus" if "webm" in container.format.name else "aac"
+def _add_audio(container, codec):
+    codec = codec or ("libopus" if "webm" in container.format.name else "aac")
     return container.add_stream(codec, rate=48000, layout="mono")
 
 

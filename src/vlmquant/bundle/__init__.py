@@ -1,1 +1,7 @@
+"""Bundles: the artefact folder that runs without torch; see docs/bundle.md."""
 
+from vlmquant.bundle.manifest import Manifest as Manifest
+from vlmquant.bundle.runtime import VerifyReport as VerifyReport
+from vlmquant.bundle.runtime import choose_engine as choose_engine
+from vlmquant.bundle.runtime import open_bundle as open_bundle
+from vlmquant.bundle.runtime import verify as verify

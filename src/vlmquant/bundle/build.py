@@ -1,4 +1,4 @@
-"""`quantize`: checkpoint, recipe and calibration set in, proved bundle out."""
+"""`quantize_model`: checkpoint, recipe and calibration set in, proved bundle out."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vlmquant.bundle.export import export_tower
 from vlmquant.bundle.manifest import MANIFEST, ComponentFacts, Manifest, file_facts
 from vlmquant.bundle.probes import COUNT, PROBES, Probes, agreement, probe_images
-from vlmquant.engines import audit, installed, load
+from vlmquant.engines import engine, installed_engines, load
 from vlmquant.errors import BundleError, CalibrationError
 from vlmquant.models.clip import ClipModel
 from vlmquant.models.preprocess import preprocess
@@ -29,8 +29,8 @@ from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components
 
 BATCH = 8
 TOOLS = ("vlmquant", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")
-# VPDPBUSD and its Arm cousin add U8 x S8 products in 32 bits; the older VPMADDUBSW saturates at 16 (8-bit weights only).
-EXACT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
+# VPDPBUSD and its Arm cousin add U8 x S8 products in 32 bits; the older VPMADDUBSW saturates at 16.
+EXACT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "neon_dotprod")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class _Part:
     inputs: Sequence[Tensor]
 
 
-def quantize(
+def quantize_model(
     model: ClipModel,
     recipe: Recipe,
     calibration: CalibrationSet | None,
@@ -62,7 +62,9 @@ def quantize(
     output = Path(output)
     chosen = check_components(components)
     if recipe.needs_calibration and calibration is None:
-        raise CalibrationError(f"recipe {recipe.name!r} has static ranges and needs a calibration set; pass --calibrate")
+        raise CalibrationError(
+            f"recipe {recipe.name!r} has static ranges and needs a calibration set; pass --calibrate"
+        )
     _check_free(output, overwrite)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
@@ -98,7 +100,7 @@ def _part(
 
 
 def _inputs(model: ClipModel, calibration: CalibrationSet | None, component: str) -> list[Tensor]:
-    """Return the calibration batches of a tower; texts are grouped by length, so that no range ever sees a pad token."""
+    """Return the calibration batches of a tower; texts are grouped by length, so that no range sees a pad token."""
     if component == "text":
         texts = BUILTIN_PROMPTS if calibration is None else calibration.texts
         rows = sorted((model.tokenizer.encode_batch([text])[0] for text in texts), key=len)
@@ -140,9 +142,9 @@ def _write(
             precision=recipe.name if part.component in chosen else "float32",
             fidelity=_fidelity(part),
             parity={
-                engine: agreement(_on_engine(path, engine, probe), expected[part.component]) for engine in installed()
+                name: agreement(_on_engine(path, name, probe), expected[part.component]) for name in installed_engines()
             },
-            integer_mac_share={engine: audit(path, engine, probe[:1]).int8_share for engine in installed()},
+            integer_mac_share={name: engine(name).audit(path, probe[:1]).int8_share for name in installed_engines()},
         )
     Probes(probes.images, probes.ids, expected, float_expected).save(folder / PROBES)
     model.save_preprocessing(folder)
@@ -170,9 +172,6 @@ def _run(tower: nn.Module, batch: Tensor) -> FloatArray:
     return np.asarray(rows.numpy(), dtype=np.float32)
 
 
-def _on_engine(path: Path, engine: str, probe: Any) -> FloatArray:
-    session = load(path, engine, None)
-    try:
-        return np.asarray(session(probe), dtype=np.float32)
-    finally:
-        session.close()
+def _on_engine(path: Path, name: str, probe: Any) -> FloatArray:
+    with load(path, name, None) as session:
+        return session(probe)

@@ -129,7 +129,7 @@ def file_facts(path: Path) -> FileFacts:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every listed file with its recorded size and SHA-256. Raises BundleError naming the first that differs."""
+    """Compare every listed file with its size and SHA-256. Raises BundleError naming the first that differs."""
     for name, expected in manifest.files.items():
         path = folder / name
         if path.is_symlink():

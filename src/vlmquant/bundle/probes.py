@@ -1,4 +1,4 @@
-"""Probe inputs: a few stored images and texts with the embeddings they must give, so that a bundle can be proved anywhere."""
+"""Probes: a few stored inputs with the embeddings they must give, so that a bundle can be proved anywhere."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

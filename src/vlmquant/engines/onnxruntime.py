@@ -44,7 +44,7 @@ def load(path: Path, threads: int | None, precision: str = "f32") -> Session:
     """
     check_request(NAME, path, threads, precision, PRECISIONS)
     session = _session(path, _options(threads))
-    return _as_session(session, path, threads)
+    return _as_session(session, path)
 
 
 def audit(path: Path, example: AnyArray) -> Coverage:
@@ -57,7 +57,7 @@ def audit(path: Path, example: AnyArray) -> Coverage:
         # Packed weights vanish from the profile, and with them their shapes; the choice of kernels stays the same.
         options.add_session_config_entry("session.disable_prepacking", "1")
         session = _session(path, options)
-        _as_session(session, path, None)(example)
+        _as_session(session, path)(example)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     return Coverage(NAME, tuple(layer for node in nodes if (layer := _layer(node)) is not None))
@@ -88,19 +88,20 @@ def _session(path: Path, options: Any) -> Any:
         raise EngineError(f"onnxruntime cannot load {path}: {error}") from error
 
 
-def _as_session(session: Any, path: Path, threads: int | None) -> Session:
+def _as_session(session: Any, path: Path) -> Session:
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
+    dtype = inputs[0].type if inputs else "none"
+    if len(inputs) != 1 or len(outputs) != 1 or dtype not in _DTYPES:
         raise EngineError(
-            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; "
-            "expected one input of float32 or int64 and one output"
+            f"{path} has {len(inputs)} inputs (the first of {dtype}) and {len(outputs)} outputs; "
+            "expected one input of tensor(float) or tensor(int64) and one output"
         )
     name = inputs[0].name
     return Session(
         name=NAME,
-        threads=threads,
+        threads=session.get_session_options().intra_op_num_threads or None,
         input_shape=tuple(size if isinstance(size, int) else None for size in inputs[0].shape),
-        input_dtype=_DTYPES[inputs[0].type],
+        input_dtype=_DTYPES[dtype],
         run=lambda array: session.run(None, {name: array})[0],
     )
 

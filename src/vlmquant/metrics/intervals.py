@@ -53,7 +53,8 @@ def bootstrap_mean(values: FloatArray, clusters: NDArray[np.int64], seed: int = 
 def cluster_sums(values: FloatArray, clusters: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
     """Return the sum and the number of the samples of every cluster, both (clusters,) float64."""
     _, position = np.unique(clusters, return_inverse=True)
-    return np.bincount(position, weights=values), np.bincount(position).astype(np.float64)
+    sums = np.bincount(position, weights=values).astype(np.float64)
+    return sums, np.bincount(position).astype(np.float64)
 
 
 def mcnemar_p(losses: int, gains: int) -> float:
@@ -69,7 +70,7 @@ def mcnemar_p(losses: int, gains: int) -> float:
     for chosen in range(min(losses, gains) + 1):
         tail += ways
         ways = ways * (flips - chosen) // (chosen + 1)
-    return min(1.0, 2 * tail / 2**flips)
+    return float(min(1.0, 2 * tail / (1 << flips)))
 
 
 def smallest_detectable_drop(differences: FloatArray, clusters: NDArray[np.int64]) -> float:

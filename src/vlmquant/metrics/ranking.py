@@ -5,6 +5,7 @@ equal can score anything from 0 to 100 %. Here a tie is worth its expected value
 NaN is refused with the name of the sample that produced it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ FloatArray = NDArray[np.float32]
 IdArray = NDArray[np.int64]
 
 TIE_TOLERANCE = 1e-6
-"""Scores closer than this are a tie: the rounding of a float32 cosine, so that no result hangs on a BLAS's edge kernel."""
+"""Scores closer than this are a tie: the rounding of a float32 cosine, which differs between BLAS kernels."""
 
 BLOCK_BYTES = 32 << 20
 
@@ -54,6 +55,10 @@ class RankCounts:
             miss = np.where(drawn < self.tied_positives, miss * factor, miss)
         # One positive: s / T directly, which is exact where 1 - (T - s) / T rounds.
         return np.where(self.tied_positives == 1, slots / self.tied, 1.0 - miss)
+
+    def recall(self, k: int) -> float:
+        """Return the mean of `hits(k)`, in [0, 1]."""
+        return math.fsum(self.hits(k)) / len(self)
 
     def bounds(self, k: int) -> tuple[float, float]:
         """Return the mean hit rate if every tie fell against the positives, and if every tie fell for them."""
@@ -108,7 +113,9 @@ def rank_gallery(queries: FloatArray, gallery: FloatArray, query_owner: IdArray,
                 _first_best(scores),
             )
         )
-    above, tied_all, tied_positives, best = (np.concatenate(parts).astype(np.int64) for parts in zip(*blocks, strict=True))
+    above, tied_all, tied_positives, best = (
+        np.concatenate(parts).astype(np.int64) for parts in zip(*blocks, strict=True)
+    )
     return RankCounts(above=above, tied=tied_all, tied_positives=tied_positives, best=best)
 
 

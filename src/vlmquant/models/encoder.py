@@ -46,8 +46,7 @@ class DualEncoder:
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Return (n, d) float32 rows of unit length, in the order of `texts`."""
         return _stack(
-            normalize(self.text_tower(self.tokenizer.encode_batch(batch)))
-            for batch in _batches(texts, self.batch_size)
+            normalize(self.text_tower(self.tokenizer.encode_batch(batch))) for batch in _batches(texts, self.batch_size)
         )
 
 

@@ -12,6 +12,8 @@ from PIL import Image as PillowImage
 
 from vlmquant.errors import ModelError
 
+PREPROCESSOR = "preprocessor_config.json"
+
 FloatArray: TypeAlias = NDArray[np.float32]
 IdArray: TypeAlias = NDArray[np.int64]
 ByteArray: TypeAlias = NDArray[np.uint8]
@@ -79,10 +81,13 @@ class ImageSpec:
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if not config.get(step, True):
                 raise ModelError(f"preprocessor_config.json turns {step} off; every CLIP checkpoint has it on")
+        for key in ("image_mean", "image_std"):
+            if len(config.get(key, ())) != 3:
+                raise ModelError(f"preprocessor_config.json has {key} = {config.get(key)!r}, expected three numbers")
         size = config.get("size", 224)
         size = {"shortest_edge": size} if isinstance(size, int) else dict(size)
         shortest_edge, height, width = size.get("shortest_edge"), size.get("height"), size.get("width")
-        if config.get("do_center_crop", False) or "crop_size" in config and height is None:
+        if config.get("do_center_crop", False) or ("crop_size" in config and height is None):
             crop = config.get("crop_size", shortest_edge)
             crop = {"height": crop, "width": crop} if isinstance(crop, int) else dict(crop)
         else:
@@ -104,7 +109,11 @@ class ImageSpec:
     @classmethod
     def from_folder(cls, folder: Path) -> "ImageSpec":
         """Read `preprocessor_config.json` in a checkpoint or bundle folder. Raises ModelError when it is missing."""
-        path = folder / "preprocessor_config.json"
+        path = folder / PREPROCESSOR
         if not path.is_file():
-            raise ModelError(f"{folder} has no preprocessor_config.json; copy it from the checkpoint's page")
-        return cls.from_config(json.loads(path.read_text(encoding="utf-8")))
+            raise ModelError(f"{folder} has no {PREPROCESSOR}; copy it from the checkpoint's page")
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{path} is not JSON: {error}; copy it again from the checkpoint") from error
+        return cls.from_config(config)

@@ -75,7 +75,7 @@ def fake_quantize(values: Floats, grid: Grid) -> NDArray[np.float32]:
 
 
 def channel_scales(weight: Floats, bits: int) -> NDArray[np.float32]:
-    """Return one symmetric scale per row of `weight` (rows, ...), from each row's largest magnitude; (rows,) float32."""
+    """Return one symmetric scale per row of `weight` (rows, ...) from its largest magnitude; (rows,) float32."""
     magnitude = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
     return np.maximum(magnitude / (2 ** (bits - 1) - 1), SMALLEST_SCALE).astype(np.float32)
 

@@ -65,7 +65,8 @@ class FakeQuantize(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return `values` on the grid, same shape."""
-        return cast(Tensor, fake_quantize(values, self.grid.scale, self.grid.zero_point, self.grid.qmin, self.grid.qmax))
+        grid = self.grid
+        return cast(Tensor, fake_quantize(values, grid.scale, grid.zero_point, grid.qmin, grid.qmax))
 
 
 class _IntegerLinear(nn.Module):

@@ -78,15 +78,15 @@ class Recipe:
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
         """Read what `to_dict` wrote. Raises RecipeError on a key that does not exist."""
         fields = dict(values)
-        weights = _checked(WeightScheme, fields.pop("weights", {}))
-        activations = _checked(ActivationScheme, fields.pop("activations", {}))
+        weights = WeightScheme(**_checked(WeightScheme, fields.pop("weights", {})))
+        activations = ActivationScheme(**_checked(ActivationScheme, fields.pop("activations", {})))
         keep_float = tuple(fields.pop("keep_float", ()))
         known = {"name", "description"}
         if extra := set(fields) - known:
             raise unknown(RecipeError, "recipe key", sorted(extra)[0], [f.name for f in dataclasses.fields(cls)])
         if missing := known - set(fields):
             raise RecipeError(f"recipe lacks {sorted(missing)}; every recipe has a name and a description")
-        return cls(**fields, weights=WeightScheme(**weights), activations=ActivationScheme(**activations), keep_float=keep_float)
+        return cls(**fields, weights=weights, activations=activations, keep_float=keep_float)
 
 
 def _checked(scheme: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:

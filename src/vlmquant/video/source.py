@@ -30,10 +30,14 @@ MAX_PIXELS = 8192 * 4320
 MAX_CONSECUTIVE_FAILURES = 50
 """Undecodable packets in a row (two seconds at 25 fps) after which the rest of a file is given up."""
 
+_RESTART_SECONDS = 1
+"""A time this much before the last one is a clock set back (recordings put end to end), not a misplaced frame."""
+
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,obu,ivf,m4v,flv,ogg,asf,mxf,nut,gif,dv,wtv,yuv4mpegpipe"
 )
-_INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+_INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS} | _DECODER_OPTIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +89,13 @@ class VideoSource:
         frames = self._decoded()
         first = next(frames, None)
         if first is None:
-            raise VideoError(f"{path} holds no picture that can be decoded{self._why()}; re-encode or re-copy the file")
+            raise VideoError(
+                f"{path} holds no picture that can be decoded{self._why()}; it is damaged, or larger than the "
+                f"{MAX_PIXELS:,} pixels that are decoded: copy it again or scale it down"
+            )
         self._ahead = chain([first], frames)
+        self._first = _stamp(first) or Fraction(0)
+        self._zero = self._file_start(self._first)
         self.info = self._describe(path, first)
 
     def __enter__(self) -> "VideoSource":
@@ -105,6 +114,11 @@ class VideoSource:
     def end_seconds(self) -> float:
         """When the last frame read so far stops being shown."""
         return float(self._end)
+
+    @property
+    def zero(self) -> Fraction:
+        """The container's own time, in seconds, of second 0."""
+        return self._zero
 
     def frames(self, fps: float | None = None) -> Iterator[Frame]:
         """Yield the frames in order of presentation: all, or `fps` per second as `SampleClock` chooses them.
@@ -129,30 +143,30 @@ class VideoSource:
     def _timed(self) -> Iterator[tuple[av.VideoFrame, float]]:
         """Pair every shown frame with its time, dropping those whose time does not grow."""
         nominal = self._nominal_step()
-        zero = first = last = None
-        damaged = untimed = backward = 0
+        last: Fraction | None = None
+        lag = Fraction(0)  # by how much the container's clock was set back on the way
+        damaged = untimed = backward = restarts = 0
         for picture in self._ahead:
             damaged += picture.is_corrupt
-            stamp = picture.pts if picture.pts is not None else picture.dts
-            if stamp is None:
-                untimed += 1
+            stamp = _stamp(picture)
+            untimed += stamp is None
+            time = self._guess(last, nominal) if stamp is None else stamp + lag
+            if last is not None and last - time > _RESTART_SECONDS:
+                restarts += 1
+                lag += self._guess(last, nominal) - time
                 time = self._guess(last, nominal)
-            else:
-                time = stamp * picture.time_base
-            if first is None or zero is None:
-                first, zero = time, self._zero(time)
-            if last is not None and time <= last:
+            elif last is not None and time <= last:
                 backward += 1
                 continue
             last = time
             shown = picture.duration * picture.time_base if picture.duration else nominal or Fraction(0)
-            self._end = time - zero + shown
-            yield picture, float(time - zero)
+            self._end = time - self._zero + shown
+            yield picture, float(time - self._zero)
         self._warn(damaged, "decoded with damage and kept")
-        self._warn(untimed, "had no time stamp and took the nominal frame rate")
+        self._warn(untimed, "without a time stamp took the nominal frame rate")
         self._warn(backward, "skipped: shown no later than the frame before")
-        if first is not None and zero is not None:
-            self._check_end(self._end + zero - first, nominal)
+        self._warn(restarts, "at which the clock was set back: counted on from the frame before")
+        self._check_end(self._end + self._zero - self._first, nominal)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Yield what can be decoded; a broken packet costs itself, a broken end costs the end."""
@@ -172,14 +186,14 @@ class VideoSource:
                 failures += 1
                 lost += 1
                 continue
-            failures = 0 if pictures else failures
+            failures = 0
             yield from pictures
         else:
             self.warnings.append(f"gave up after {self.end_seconds:.3f} s: {failures} packets in a row do not decode")
         if lost:
             self.warnings.append(f"{lost} packets could not be decoded")
 
-    def _zero(self, first: Fraction) -> Fraction:
+    def _file_start(self, first: Fraction) -> Fraction:
         starts = [
             stream.start_time * stream.time_base
             for stream in (*self._container.streams.audio, *self._container.streams.video)
@@ -194,7 +208,7 @@ class VideoSource:
 
     def _guess(self, last: Fraction | None, nominal: Fraction | None) -> Fraction:
         if last is None:
-            return Fraction(0)
+            return self._first
         if nominal is None:
             raise VideoError(f"{self.info.path} has neither time stamps nor a frame rate; put it into an MP4 or MKV")
         return last + nominal
@@ -207,7 +221,9 @@ class VideoSource:
         """Notice a file that was cut without an error: its picture is shorter than its header says."""
         promised = self.info.duration_seconds
         tolerance = max(0.1, 2 * float(nominal or 0))
-        if self._stream.duration and promised is not None and promised - float(shown) > tolerance:
+        single = "matroska" in self._container.format.name and len(self._container.streams) == 1
+        about_picture = bool(self._stream.duration) or single  # not about sound that goes on for longer
+        if about_picture and promised is not None and promised - float(shown) > tolerance:
             self.warnings.append(f"the picture lasts {float(shown):.3f} s, not {promised:.3f} s: the file may be cut")
 
     def _why(self) -> str:
@@ -242,19 +258,24 @@ def open_video(path: str | Path) -> VideoSource:
         VideoError: no such file, a folder, a URL, an empty file, a playlist or still image, no picture (audio only),
             a damaged header (an MP4 cut before its index), or frames above `MAX_PIXELS`.
     """
-    file = _checked_file(path)
-    try:
-        container = av.open(str(file.absolute()), options=_INPUT_OPTIONS, metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise VideoError(
-            f"{path} cannot be opened as a video: {error.strerror}; expected a complete file in a common container "
-            "(MP4, MKV, WebM, AVI, TS, ...), neither a playlist nor a still image"
-        ) from error
+    container = open_container(path)
     try:
         return VideoSource(Path(path), container)
     except BaseException:
         container.close()
         raise
+
+
+def open_container(path: str | Path) -> av.container.InputContainer:
+    """Open a media file for reading, restricted as the top of this module says. Raises VideoError as `open_video`."""
+    file = _checked_file(path)
+    try:
+        return av.open(str(file.absolute()), options=_INPUT_OPTIONS, metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"{path} cannot be opened as a video: {error.strerror}; expected a complete file in a common container "
+            "(MP4, MKV, WebM, AVI, TS, ...), neither a playlist nor a still image"
+        ) from error
 
 
 def _checked_file(path: str | Path) -> Path:
@@ -276,11 +297,8 @@ def _picture_stream(path: Path, container: av.container.InputContainer) -> av.Vi
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise VideoError(f"{path} has no video stream (it holds {kinds}); pass a file with a moving picture")
     stream = streams[0]
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_PIXELS:
-        raise VideoError(f"{path} is {width}x{height}, at most {MAX_PIXELS} pixels are decoded; scale it down first")
     stream.thread_type = "AUTO"
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may still grow within the stream
+    stream.codec_context.options = _DECODER_OPTIONS  # the pictures may be larger than the header says
     return stream
 
 
@@ -293,6 +311,11 @@ def _flush_packet(stream: av.VideoStream) -> av.Packet:
     packet = av.Packet()
     packet.stream, packet.time_base = stream, stream.time_base
     return packet
+
+
+def _stamp(picture: av.VideoFrame) -> Fraction | None:
+    ticks = picture.pts if picture.pts is not None else picture.dts
+    return None if ticks is None else ticks * Fraction(picture.time_base)
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int] | None:

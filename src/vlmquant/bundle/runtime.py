@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from vlmquant.bundle.manifest import Manifest, check_files
 from vlmquant.bundle.probes import PROBES, Probes, agreement
-from vlmquant.engines import ENGINES, choose, installed, load
-from vlmquant.engines.cpu import check_instruction_set
+from vlmquant.engines import check_instruction_set, choose, installed_engines, load
 from vlmquant.errors import BundleError, unknown
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.spec import ImageSpec
@@ -47,7 +45,7 @@ def open_bundle(folder: str | Path, *, engine: str = "auto", threads: int | None
     manifest = Manifest.read(folder)
     check_files(folder, manifest)
     check_instruction_set(manifest.requires_any_of)
-    chosen = choose_engine(manifest) if engine == "auto" else engine
+    chosen = choose_engine(manifest)[0] if engine == "auto" else engine
     return DualEncoder(
         name=f"{manifest.name} on {chosen}",
         image_tower=load(folder / _file(manifest, "image"), chosen, threads),
@@ -58,10 +56,9 @@ def open_bundle(folder: str | Path, *, engine: str = "auto", threads: int | None
     )
 
 
-def choose_engine(manifest: Manifest) -> str:
-    """Return the engine that "auto" takes for this bundle on this machine."""
-    name, _ = choose(manifest.recipe["activations"]["ranges"])
-    return cast(str, name)
+def choose_engine(manifest: Manifest) -> tuple[str, str]:
+    """Return the engine that "auto" takes for this bundle on this machine, and why, in words."""
+    return choose(manifest.requires_any_of, dynamic=manifest.recipe["activations"]["ranges"] != "static")
 
 
 def verify(folder: str | Path, *, engine: str = "all", threads: int | None = None) -> VerifyReport:
@@ -73,12 +70,10 @@ def verify(folder: str | Path, *, engine: str = "all", threads: int | None = Non
     manifest = Manifest.read(folder)
     check_files(folder, manifest)
     check_instruction_set(manifest.requires_any_of)
-    if engine != "all" and engine not in ENGINES:
-        raise unknown(BundleError, "engine", engine, ["all", *ENGINES])
     probes, spec = Probes.load(folder / PROBES), ImageSpec.from_folder(folder)
     rows = tuple(
         _prove(folder, manifest, probes, spec, name, component, threads)
-        for name in (installed() if engine == "all" else (engine,))
+        for name in (installed_engines() if engine == "all" else (engine,))
         for component in manifest.components
     )
     return VerifyReport(folder, manifest, rows)
@@ -93,9 +88,8 @@ def _prove(
     component: str,
     threads: int | None,
 ) -> ProbeRow:
-    session = load(folder / _file(manifest, component), engine, threads)
-    found = session(probes.inputs(component, spec))
-    session.close()
+    with load(folder / _file(manifest, component), engine, threads) as session:
+        found = session(probes.inputs(component, spec))
     against = agreement(found, probes.expected[component])
     if not against["cosine_min"] >= LEAST_COSINE:
         raise BundleError(

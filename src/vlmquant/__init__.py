@@ -1,0 +1,61 @@
+"""Make a vision-language model small, fast and still right, and find events in video on an ordinary CPU.
+
+The public names. Importing this loads nothing heavy: each name is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmquant.bench import run_bench as run_bench
+    from vlmquant.bundle.build import quantize_model as quantize_model
+    from vlmquant.bundle.manifest import Manifest as Manifest
+    from vlmquant.bundle.runtime import open_bundle as open_bundle
+    from vlmquant.bundle.runtime import verify as verify
+    from vlmquant.errors import VlmQuantError as VlmQuantError
+    from vlmquant.models import load_model as load_model
+    from vlmquant.models.spec import Encoder as Encoder
+    from vlmquant.quantize.calibration_set import CalibrationSet as CalibrationSet
+    from vlmquant.quantize.recipe import RECIPES as RECIPES
+    from vlmquant.quantize.recipe import Recipe as Recipe
+    from vlmquant.quantize.recipe import get_recipe as get_recipe
+    from vlmquant.tasks.classification import zero_shot as zero_shot
+    from vlmquant.tasks.retrieval import retrieval as retrieval
+    from vlmquant.video.detect import detect as detect
+    from vlmquant.video.events import EventRule as EventRule
+    from vlmquant.video.score import EventQuery as EventQuery
+    from vlmquant.video.write import write_detection as write_detection
+
+_HOMES = {
+    "CalibrationSet": "vlmquant.quantize.calibration_set",
+    "Encoder": "vlmquant.models.spec",
+    "EventQuery": "vlmquant.video.score",
+    "EventRule": "vlmquant.video.events",
+    "Manifest": "vlmquant.bundle.manifest",
+    "RECIPES": "vlmquant.quantize.recipe",
+    "Recipe": "vlmquant.quantize.recipe",
+    "VlmQuantError": "vlmquant.errors",
+    "run_bench": "vlmquant.bench",
+    "detect": "vlmquant.video.detect",
+    "get_recipe": "vlmquant.quantize.recipe",
+    "load_model": "vlmquant.models",
+    "open_bundle": "vlmquant.bundle.runtime",
+    "quantize_model": "vlmquant.bundle.build",
+    "retrieval": "vlmquant.tasks.retrieval",
+    "verify": "vlmquant.bundle.runtime",
+    "write_detection": "vlmquant.video.write",
+    "zero_shot": "vlmquant.tasks.classification",
+}
+
+__all__ = sorted(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vlmquant' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

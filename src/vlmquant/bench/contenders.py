@@ -1,0 +1,161 @@
+"""The contenders: what each needs, and how it runs one component inside its own process.
+
+Nothing heavy is imported here before a contender is built.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmquant.bench.measure import bytes_on_disk
+from vlmquant.engines import engine
+from vlmquant.engines.session import AnyArray
+from vlmquant.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT, FLOAT_ONNX, BUNDLE = "checkpoint", "float ONNX", "bundle"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A loaded contender: `run` maps one batch to its features; the other two are asked after all timing.
+
+    `int8_mac_share` takes an example batch; None where a share of integer arithmetic is not claimed.
+    """
+
+    run: Callable[[AnyArray], object]
+    bytes_on_disk: Callable[[], int]
+    int8_mac_share: Callable[[AnyArray], float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """`runs_on` says what `build` is given: a checkpoint folder or the path of an ONNX graph.
+
+    `packages` must be installed. `build` takes (path, component, threads) and raises VlmQuantError where this machine
+    cannot run it.
+    """
+
+    runs_on: str
+    packages: tuple[str, ...]
+    build: Callable[[Path, str, int], Running]
+
+
+def torch_fp32(path: Path, component: str, threads: int) -> Running:
+    """Eager torch in float32."""
+    return _torch(_torch_tower(path, component, threads))
+
+
+def torch_dynamic_int8(path: Path, component: str, threads: int) -> Running:
+    """Eager torch with every Linear in dynamic INT8, as `torch.ao.quantization.quantize_dynamic` makes it."""
+    import torch
+
+    tower = _torch_tower(path, component, threads)
+    try:
+        from torch.ao.quantization import quantize_dynamic
+    except ImportError as error:
+        raise EngineError(f"torch {torch.__version__} has no torch.ao.quantization.quantize_dynamic any more") from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.ao.quantization is deprecated", category=DeprecationWarning)
+        return _torch(quantize_dynamic(tower, {torch.nn.Linear}, dtype=torch.qint8))
+
+
+def onnxruntime_f32(path: Path, component: str, threads: int) -> Running:
+    """The float ONNX graph on ONNX Runtime."""
+    return _float_graph("onnxruntime", path, threads, "f32")
+
+
+def openvino_f32(path: Path, component: str, threads: int) -> Running:
+    """The float ONNX graph on OpenVINO, forced to compute in float32."""
+    return _float_graph("openvino", path, threads, "f32")
+
+
+def openvino_bf16(path: Path, component: str, threads: int) -> Running:
+    """The float ONNX graph on OpenVINO in bfloat16. Raises EngineError where the CPU has none."""
+    import openvino
+
+    capabilities = list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    if "BF16" not in capabilities:
+        raise EngineError(f"this CPU has no BF16; OpenVINO lists {', '.join(capabilities)}")
+    return _float_graph("openvino", path, threads, "bf16")
+
+
+def bundle_on_openvino(path: Path, component: str, threads: int) -> Running:
+    """The bundle's graph on OpenVINO."""
+    return _bundle_graph("openvino", path, threads)
+
+
+def bundle_on_onnxruntime(path: Path, component: str, threads: int) -> Running:
+    """The bundle's graph on ONNX Runtime."""
+    return _bundle_graph("onnxruntime", path, threads)
+
+
+TORCH = ("torch", "transformers")
+
+CONTENDERS: dict[str, Contender] = {
+    "torch-fp32": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_fp32),
+    "torch-dynamic-int8": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_dynamic_int8),
+    "onnxruntime-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "onnxruntime"), build=onnxruntime_f32),
+    "openvino-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_f32),
+    "openvino-bf16": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_bf16),
+    "bundle-openvino": Contender(runs_on=BUNDLE, packages=("openvino",), build=bundle_on_openvino),
+    "bundle-onnxruntime": Contender(runs_on=BUNDLE, packages=("onnxruntime",), build=bundle_on_onnxruntime),
+}
+
+
+def _float_graph(name: str, path: Path, threads: int, precision: str) -> Running:
+    return Running(engine(name).load(path, threads, precision), lambda: bytes_on_disk(path))
+
+
+def _bundle_graph(name: str, path: Path, threads: int) -> Running:
+    return Running(
+        engine(name).load(path, threads),
+        lambda: bytes_on_disk(path),
+        lambda example: engine(name).audit(path, example).int8_share,
+    )
+
+
+def _torch_tower(path: Path, component: str, threads: int) -> "torch.nn.Module":
+    import torch
+
+    from vlmquant.models import load_model
+
+    torch.set_num_threads(threads)
+    model = load_model(path)
+    return model.image_tower if component == "image" else model.text_tower
+
+
+def _torch(tower: "torch.nn.Module") -> Running:
+    import torch
+
+    def run(batch: AnyArray) -> AnyArray:
+        with torch.inference_mode():
+            features: Any = tower(torch.from_numpy(batch))
+        return features.numpy()  # type: ignore[no-any-return]
+
+    return Running(run, lambda: _saved_bytes(tower))
+
+
+class _ByteCounter:
+    """A file that forgets what is written to it and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def write(self, data: Any) -> int:
+        self.count += len(data)
+        return len(data)
+
+    def flush(self) -> None: ...
+
+
+def _saved_bytes(tower: "torch.nn.Module") -> int:
+    import torch
+
+    counter = _ByteCounter()
+    torch.save(tower.state_dict(), counter)  # type: ignore[arg-type]
+    return counter.count

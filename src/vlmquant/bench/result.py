@@ -1,0 +1,154 @@
+"""What a bench found; JSON round trip."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmquant.bench.environment import Environment
+from vlmquant.bench.measure import Ratio, items_per_second
+from vlmquant.errors import DataError
+
+SCHEMA_VERSION = 1
+BASELINE = "torch-fp32"
+RANDOM_WEIGHTS_SENTENCE = (
+    "The weights are random: speed and size are those of the architecture, and nothing here says how accurate it is."
+)
+OUTCOMES = ("ran", "not run", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One contender at one batch size.
+
+    `input_shape` is that of one batch. `round_medians_ms` holds the median latency of a batch in each round, in the
+    order of the rounds; `median_ms` and `p95_ms` are over all iterations of all rounds. `speedup` is the ratio of
+    torch FP32's time to this one's, paired by round; None when torch FP32 did not run.
+    """
+
+    batch: int
+    input_shape: tuple[int, ...]
+    round_medians_ms: tuple[float, ...]
+    median_ms: float
+    p95_ms: float
+    speedup: Ratio | None
+
+    @property
+    def items_per_second(self) -> float:
+        """Images or texts per second at the median latency."""
+        return items_per_second(self.batch, self.median_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContenderResult:
+    """One contender: `outcome` is one of `OUTCOMES`, with the `reason` unless it ran; then all else is None or empty.
+
+    `bytes_on_disk` is what the benched component needs, graph and weights. `cold_start_seconds` is from the start of
+    its process to its first result at batch 1. `peak_rss_bytes` is its process's greatest resident memory.
+    `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels, for bundles.
+    """
+
+    name: str
+    outcome: str
+    reason: str | None = None
+    bytes_on_disk: int | None = None
+    cold_start_seconds: float | None = None
+    peak_rss_bytes: int | None = None
+    int8_mac_share: float | None = None
+    measurements: tuple[Measurement, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES or (self.outcome == "ran") != (self.reason is None):
+            raise DataError(f"contender {self.name!r}: outcome {self.outcome!r} with the reason {self.reason!r}")
+
+    def at(self, batch: int) -> Measurement | None:
+        """Return what was measured at this batch size, None when nothing was."""
+        return next((found for found in self.measurements if found.batch == batch), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """A whole bench: one row of `contenders` for each that exists, also for those that could not run.
+
+    `bundle_bytes` is the whole bundle folder with both towers, tokenizer and manifest. `iterations` is per round.
+    """
+
+    model: str
+    component: str
+    random_weights: bool
+    bundle_bytes: int | None
+    batches: tuple[int, ...]
+    rounds: int
+    iterations: int
+    threads: int
+    seed: int
+    environment: Environment
+    contenders: tuple[ContenderResult, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that belong into every output."""
+        return (RANDOM_WEIGHTS_SENTENCE,) if self.random_weights else ()
+
+    def contender(self, name: str) -> ContenderResult:
+        """Return the row of this contender. Raises KeyError."""
+        return {row.name: row for row in self.contenders}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, the notes among them."""
+        return {**dataclasses.asdict(self), "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BenchResult":
+        """Read what `to_dict` wrote. Raises DataError for another schema or missing and unknown fields."""
+        if values.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"the bench has schema version {values.get('schema_version')!r}, expected {SCHEMA_VERSION}; run it again"
+            )
+        try:
+            return cls(
+                **{
+                    **{name: value for name, value in values.items() if name != "notes"},
+                    "batches": tuple(values["batches"]),
+                    "environment": _environment(values["environment"]),
+                    "contenders": tuple(_contender(row) for row in values["contenders"]),
+                }
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"this is no bench result ({type(error).__name__}: {error}); run `vlmquant bench`") from error
+
+    def write(self, path: Path) -> None:
+        """Write the result as JSON, whole or not at all."""
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def _environment(values: Mapping[str, Any]) -> Environment:
+    features, load = values["cpu_features"], values["load_average"]
+    return Environment(
+        **{
+            **values,
+            "cpu_features": None if features is None else tuple(features),
+            "load_average": None if load is None else tuple(load),
+        }
+    )
+
+
+def _contender(values: Mapping[str, Any]) -> ContenderResult:
+    return ContenderResult(**{**values, "measurements": tuple(_measurement(row) for row in values["measurements"])})
+
+
+def _measurement(values: Mapping[str, Any]) -> Measurement:
+    return Measurement(
+        **{
+            **values,
+            "input_shape": tuple(values["input_shape"]),
+            "round_medians_ms": tuple(values["round_medians_ms"]),
+            "speedup": None if values["speedup"] is None else Ratio(**values["speedup"]),
+        }
+    )

@@ -1,0 +1,21 @@
+"""All commands in one place."""
+
+import typer
+
+from vlmquant.cli import bench, demo, detect, evaluate, quantize
+
+app = typer.Typer(
+    name="vlmquant",
+    help="Make a CLIP small, fast and still right, and find events in video on an ordinary CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("quantize")(quantize.quantize)
+app.command("recipes")(quantize.recipes)
+app.command("verify")(quantize.verify)
+app.command("bench")(bench.bench)
+app.command("evaluate")(evaluate.evaluate)
+app.command("detect")(detect.detect)
+app.command("selfcheck")(evaluate.selfcheck)

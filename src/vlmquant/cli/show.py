@@ -1,0 +1,44 @@
+"""How commands print: a table for people, JSON for machines."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vlmquant.progress import Track, bar, silent
+
+Cell = str | int | float
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Print rows under a title; numbers are aligned to the right."""
+    listed = [tuple(row) for row in rows]
+    drawn = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(listed) and all(isinstance(row[index], int | float) for row in listed)
+        drawn.add_column(column, justify="right" if numeric else "left")
+    for row in listed:
+        drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row])
+    Console().print(drawn)
+
+
+def line(text: str) -> None:
+    """Print one line as it is."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def as_json(value: Any) -> None:
+    """Print JSON and nothing else."""
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+def tracker(json_output: bool) -> Track:
+    """Return the progress bar, or none where a machine reads the output."""
+    return silent if json_output else bar
+
+
+def megabytes(count: int) -> str:
+    """Write a number of bytes in MiB."""
+    return f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,78 @@
+"""Which reader a path is for, told by what lies in it; a wrong guess is an error and never a score."""
+
+from pathlib import Path
+
+from vlmquant.data.captions import read_caption_table
+from vlmquant.data.cifar import LAYOUTS, read_cifar
+from vlmquant.data.coco import read_coco_captions, read_karpathy
+from vlmquant.data.folders import image_files, read_flat_folder, read_image_folder
+from vlmquant.data.sets import MAX_PROBLEM_SHARE, ImageSet
+from vlmquant.data.webdataset import read_webdataset, read_webdataset_captions
+from vlmquant.errors import DataError
+from vlmquant.progress import Track, silent
+
+TABLES = ("captions.csv", "captions.tsv", "results.csv", "captions.txt", "results_20130124.token")
+IMAGE_FOLDERS = ("images", "Images", "flickr30k_images", "flickr30k-images", "val2017", "val2014", "train2017")
+
+
+def read(
+    path: Path, *, split: str = "test", max_problem_share: float = MAX_PROBLEM_SHARE, track: Track = silent
+) -> ImageSet:
+    """Read the data set at `path`: labelled, captioned, or only pictures, as its layout tells.
+
+    Known layouts: webdataset shards (`classnames.txt` or captions, and `<split>/*.tar`), a caption table with its
+    folder of images (and `<split>.txt`, a list of image names, where there is one),
+    `annotations/captions_<split>*.json` with its folder, Karpathy's `dataset_*.json`, binary CIFAR, one sub-folder
+    per class, and a flat folder.
+    Raises DataError listing these when none fits.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder; give the folder of a data set ({_KNOWN})")
+    if next((path / split).glob("*.tar"), None):
+        if (path / "classnames.txt").is_file():
+            return read_webdataset(path, split=split, max_problem_share=max_problem_share, track=track)
+        return read_webdataset_captions(path, split=split, max_problem_share=max_problem_share, track=track)
+    for table in (path / name for name in TABLES):
+        if table.is_file():
+            listed = path / f"{split}.txt"
+            return read_caption_table(
+                table,
+                image_folder(path),
+                split=listed if listed.is_file() else None,
+                max_problem_share=max_problem_share,
+                track=track,
+            )
+    for annotations in sorted((path / "annotations").glob(f"captions_{split}*.json")):
+        images = path / annotations.stem.removeprefix("captions_")
+        return read_coco_captions(annotations, images, max_problem_share=max_problem_share, track=track)
+    for annotations in sorted(path.glob("dataset_*.json")):
+        images = image_folder(path) if not (path / "val2014").is_dir() else path
+        return read_karpathy(annotations, images, split=split, max_problem_share=max_problem_share, track=track)
+    if any((path / batch).is_file() for batch, _, _ in LAYOUTS.values()):
+        return read_cifar(path, track=track)
+    return _read_folder(path, max_problem_share, track)
+
+
+def image_folder(path: Path) -> Path:
+    """Return the sub-folder of `path` that holds the pictures, or `path` itself where none has a usual name."""
+    return next((path / name for name in IMAGE_FOLDERS if (path / name).is_dir()), path)
+
+
+def _read_folder(path: Path, max_problem_share: float, track: Track) -> ImageSet:
+    flat = image_files(path)
+    below = [entry for entry in path.iterdir() if entry.is_dir() and image_files(entry)]
+    if flat and not below:
+        return read_flat_folder(path, max_problem_share=max_problem_share, track=track)
+    if not below:
+        raise DataError(f"{path} is no data set that can be read; expected {_KNOWN}")
+    if flat:
+        raise DataError(
+            f"{path} has images beside class folders ({flat[0].name}, {below[0].name}/); move one of them away"
+        )
+    return read_image_folder(path, max_problem_share=max_problem_share, track=track)
+
+
+_KNOWN = (
+    "webdataset shards, captions.csv with images, COCO's annotations/captions_*.json, Karpathy's dataset_*.json, "
+    "binary CIFAR, a folder per class, or a flat folder of images"
+)

@@ -1,0 +1,91 @@
+"""From a picture of any kind to the image tower's input: Pillow and NumPy only.
+
+The steps and their rounding are those of transformers' `CLIPImageProcessorPil`: upright RGB, resize, centre crop,
+rescale, normalize.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageOps
+
+from vlmquant.data.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from vlmquant.errors import DataError
+from vlmquant.models.spec import FloatArray, Image, ImageSpec
+
+MAX_PIXELS = 178_956_970
+"""Pictures with more pixels are refused: twice the size at which Pillow starts to warn of a decompression bomb."""
+
+
+def read_image(path: Path) -> PillowImage.Image:
+    """Open and decode the picture at `path`, in its own mode and not yet turned upright.
+
+    Raises DataError naming `path` when it is missing, not a picture, broken, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        image = PillowImage.open(io.BytesIO(path.read_bytes()))
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise DataError(f"image {str(path)!r} has {pixels:,} pixels, expected at most {MAX_PIXELS:,}; shrink it")
+        image.load()
+    except PillowImage.DecompressionBombError as error:
+        raise DataError(f"image {str(path)!r} has more than {MAX_PIXELS:,} pixels; shrink it") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"image {str(path)!r} cannot be read: {error}; replace the file or leave it out") from error
+    return image
+
+
+def to_rgb(image: Image) -> PillowImage.Image:
+    """Return `image` upright (by its EXIF orientation) and as 8-bit RGB; alpha is dropped, not blended.
+
+    16-bit grey keeps its upper eight bits, where Pillow alone would turn nearly everything white.
+    Raises DataError for an array that is not uint8 of shape (height, width, 3), or an empty picture.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise DataError(f"an image array must be uint8 (height, width, 3), got {image.dtype} {image.shape}")
+        return PillowImage.fromarray(np.ascontiguousarray(image))
+    if 0 in image.size:
+        raise DataError(f"an image must have at least one pixel, got width and height {image.size}")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        upright = PillowImage.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return upright.convert("RGB")
+
+
+def preprocess(image: Image, spec: ImageSpec) -> FloatArray:
+    """Return the (3, crop_height, crop_width) float32 input of the image tower for one picture. Raises DataError."""
+    picture = _resize_and_crop(to_rgb(image), spec)
+    mean, std = np.array(spec.mean, dtype=np.float32), np.array(spec.std, dtype=np.float32)
+    normalized = (np.asarray(picture, dtype=np.float32) * np.float32(spec.rescale_factor) - mean) / std
+    return np.ascontiguousarray(normalized.transpose(2, 0, 1))
+
+
+def _resize_and_crop(picture: PillowImage.Image, spec: ImageSpec) -> PillowImage.Image:
+    """Resize, then cut out the centre; only what the cut keeps is computed, so a very long picture costs nothing.
+
+    Where the resized picture is smaller than the cut, black surrounds it.
+    """
+    width, height = _resized_size(picture, spec)
+    left, top = (width - spec.crop_width) // 2, (height - spec.crop_height) // 2
+    x0, x1 = max(left, 0), min(left + spec.crop_width, width)
+    y0, y1 = max(top, 0), min(top + spec.crop_height, height)
+    across, down = picture.width / width, picture.height / height
+    box = (x0 * across, y0 * down, min(x1 * across, picture.width), min(y1 * down, picture.height))
+    kept = picture.resize((x1 - x0, y1 - y0), PillowImage.Resampling(spec.resample), box=box)
+    if kept.size == (spec.crop_width, spec.crop_height):
+        return kept
+    return kept.crop((left - x0, top - y0, left - x0 + spec.crop_width, top - y0 + spec.crop_height))
+
+
+def _resized_size(picture: PillowImage.Image, spec: ImageSpec) -> tuple[int, int]:
+    """Return (width, height) after resizing; the long edge is rounded down."""
+    if spec.shortest_edge is None:
+        assert spec.resize_width is not None  # ImageSpec holds one of the two
+        assert spec.resize_height is not None
+        return spec.resize_width, spec.resize_height
+    edge, short, long = spec.shortest_edge, min(picture.size), max(picture.size)
+    other = int(edge * long / short)
+    return (edge, other) if picture.width <= picture.height else (other, edge)

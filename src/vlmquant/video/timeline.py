@@ -1,0 +1,74 @@
+"""The picture of a detection: per event its score over time, the thresholds, what was found and what is true."""
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from vlmquant.metrics.events import TimedEvent
+from vlmquant.video.detect import Detection
+
+_SCORE, _FOUND, _TRUE = "#1f4e79", "#e07b00", "#2e8b57"
+_FOUND_BAR, _TRUE_BAR = (-0.16, 0.10), (-0.30, 0.10)
+"""Bottom and height, in the units of the score axis: both lie below probability 0."""
+
+
+def timeline_figure(detection: Detection, truth: Sequence[TimedEvent] = ()) -> Figure:
+    """Draw one row per event asked for, over a common time axis in seconds.
+
+    The line is the probability of each scored frame before smoothing. `truth` adds bars of the true events with the
+    names that were asked for.
+    """
+    rows = len(detection.names)
+    figure = Figure(figsize=(11, 1.0 + 1.35 * rows), layout="constrained")
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    for column, (axes, name) in enumerate(zip(panels, detection.names, strict=True)):
+        axes.step(detection.pts_seconds, detection.scores[:, column], where="post", color=_SCORE, linewidth=1.0)
+        axes.axhline(detection.rule.on, color="0.35", linewidth=0.8, linestyle="--")
+        axes.axhline(detection.rule.off, color="0.35", linewidth=0.8, linestyle=":")
+        found = [event for event in detection.events if event.name == name]
+        true = [event for event in truth if event.name == name]
+        _bars(axes, found, _FOUND_BAR, _FOUND)
+        _bars(axes, true, _TRUE_BAR, _TRUE)
+        axes.set_ylim(-0.36 if truth else -0.22, 1.05)
+        axes.set_yticks([0, 0.5, 1])
+        axes.set_ylabel("probability", fontsize=8)
+        counts = f"{len(found)} found" + (f", {len(true)} true" if truth else "")
+        axes.set_title(f"{name}: {counts}", loc="left", fontsize=9)
+        axes.tick_params(labelsize=8)
+    panels[-1].set_xlim(0, detection.end_seconds)
+    panels[-1].set_xlabel("time (s)", fontsize=9)
+    figure.suptitle(
+        f"{detection.info.path.name}: n = {len(detection.pts_seconds)} frames at {detection.fps:g} per second, "
+        f"{detection.model}",
+        fontsize=10,
+    )
+    _legend(figure, detection, with_truth=bool(truth))
+    return figure
+
+
+def timeline_png(detection: Detection, truth: Sequence[TimedEvent] = (), dpi: int = 120) -> bytes:
+    """Return `timeline_figure` as a PNG file."""
+    data = io.BytesIO()
+    timeline_figure(detection, truth).savefig(data, format="png", dpi=dpi)
+    return data.getvalue()
+
+
+def _bars(axes: Axes, events: Sequence[TimedEvent], bar: tuple[float, float], color: str) -> None:
+    spans = [(event.start_seconds, event.end_seconds - event.start_seconds) for event in events]
+    axes.broken_barh(spans, bar, facecolors=color)
+
+
+def _legend(figure: Figure, detection: Detection, with_truth: bool) -> None:
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=_SCORE, linewidth=1.0, label="score"),
+        Line2D([], [], color="0.35", linewidth=0.8, linestyle="--", label=f"on {detection.rule.on:g}"),
+        Line2D([], [], color="0.35", linewidth=0.8, linestyle=":", label=f"off {detection.rule.off:g}"),
+        Patch(color=_FOUND, label="found"),
+    ]
+    if with_truth:
+        handles.append(Patch(color=_TRUE, label="true"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)

@@ -1,0 +1,172 @@
+"""Writes a `Detection` as files. Each appears whole or not at all; no event is a right result: tables have headers."""
+
+import csv
+import html
+import io
+import json
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as PillowImage
+
+from vlmquant.errors import DataError, unknown
+from vlmquant.video.detect import Detection
+
+SCHEMA_VERSION = 1
+"""Of the rows of events.jsonl and events.csv; grows when a column changes its meaning or goes away."""
+
+COLUMNS = (
+    "schema_version",
+    "id",
+    "video",
+    "name",
+    "start_seconds",
+    "end_seconds",
+    "peak_seconds",
+    "peak_score",
+    "mean_score",
+    "prompts",
+    "contrast",
+    "model",
+    "config_sha256",
+)
+
+
+def write_detection(
+    detection: Detection, folder: str | Path, outputs: Collection[str] | None = None
+) -> dict[str, Path]:
+    """Write `outputs`, names from `WRITERS` (None: all), into `folder`, made when missing; return their paths.
+
+    Thumbnails are written before the tables that name their events. Raises DataError for an unknown output or when
+    the folder cannot be made.
+    """
+    chosen = list(WRITERS) if outputs is None else list(outputs)
+    for name in chosen:
+        if name not in WRITERS:
+            raise unknown(DataError, "output", name, WRITERS)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made a folder ({error.strerror}); choose another output folder") from error
+    return {name: WRITERS[name](detection, folder) for name in WRITERS if name in chosen}
+
+
+def event_id(index: int) -> str:
+    """Return the id of the event at `index` of `Detection.events`; its thumbnail is thumbnails/<id>.jpg."""
+    return f"{index + 1:04d}"
+
+
+def event_rows(detection: Detection) -> list[dict[str, Any]]:
+    """Return one row per event, with the keys `COLUMNS`; plain JSON values, times in seconds to the microsecond."""
+    queries = {query.name: query for query in detection.queries}
+    rows = []
+    for index, event in enumerate(detection.events):
+        values = (
+            SCHEMA_VERSION,
+            event_id(index),
+            detection.info.path.name,
+            event.name,
+            round(event.start_seconds, 6),
+            round(event.end_seconds, 6),
+            round(event.peak_seconds, 6),
+            round(event.peak_score, 6),
+            round(event.mean_score, 6),
+            list(queries[event.name].prompts),
+            list(queries[event.name].contrast),
+            detection.model,
+            detection.config_sha256,
+        )
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def write_jsonl(detection: Detection, folder: Path) -> Path:
+    """Write events.jsonl: one JSON object per event and line."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in event_rows(detection)]
+    return _replace(folder / "events.jsonl", "".join(lines).encode())
+
+
+def write_csv(detection: Detection, folder: Path) -> Path:
+    """Write events.csv: the rows of events.jsonl; prompts and contrast are joined by " | "."""
+    rows = [[_cell(value) for value in row.values()] for row in event_rows(detection)]
+    return _replace(folder / "events.csv", _table([COLUMNS, *rows]))
+
+
+def write_scores(detection: Detection, folder: Path) -> Path:
+    """Write scores.csv: per scored frame its time in seconds and the probability of every event, before smoothing."""
+    rows = [
+        [f"{pts:.6f}", *(f"{score:.6f}" for score in row)]
+        for pts, row in zip(detection.pts_seconds, detection.scores, strict=True)
+    ]
+    return _replace(folder / "scores.csv", _table([("pts_seconds", *detection.names), *rows]))
+
+
+def write_vtt(detection: Detection, folder: Path) -> Path:
+    """Write events.vtt: WebVTT with one cue per event, for players that show subtitles or chapters."""
+    cues = ["WEBVTT\n"]
+    for index, event in enumerate(detection.events):
+        start = round(event.start_seconds * 1000)
+        end = max(start + 1, round(event.end_seconds * 1000))
+        text = html.escape(" ".join(event.name.split()), quote=False)
+        cues.append(f"{event_id(index)}\n{_timestamp(start)} --> {_timestamp(end)}\n{text} ({event.peak_score:.2f})\n")
+    return _replace(folder / "events.vtt", "\n".join(cues).encode())
+
+
+def write_thumbnails(detection: Detection, folder: Path) -> Path:
+    """Write thumbnails/<id>.jpg, the peak of each event; those of an earlier run go away."""
+    target = folder / "thumbnails"
+    target.mkdir(exist_ok=True)
+    written = set()
+    for index, pixels in enumerate(detection.thumbnails):
+        data = io.BytesIO()
+        PillowImage.fromarray(pixels).save(data, "JPEG", quality=85)
+        written.add(_replace(target / f"{event_id(index)}.jpg", data.getvalue()))
+    for stale in set(target.glob("[0-9]*.jpg")) - written:
+        stale.unlink()
+    return target
+
+
+def write_timeline(detection: Detection, folder: Path) -> Path:
+    """Write timeline.png: scores, thresholds and events over time."""
+    from vlmquant.video.timeline import timeline_png
+
+    return _replace(folder / "timeline.png", timeline_png(detection))
+
+
+WRITERS: dict[str, Callable[[Detection, Path], Path]] = {
+    "thumbnails": write_thumbnails,
+    "jsonl": write_jsonl,
+    "csv": write_csv,
+    "scores": write_scores,
+    "vtt": write_vtt,
+    "timeline": write_timeline,
+}
+"""Every output by its name, in the order in which they are written."""
+
+
+def _cell(value: Any) -> Any:
+    return " | ".join(value) if isinstance(value, list) else value
+
+
+def _table(rows: Collection[Collection[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _timestamp(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
+
+
+def _replace(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

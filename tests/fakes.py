@@ -1,0 +1,20 @@
+"""Models small enough to be made inside a test."""
+
+from pathlib import Path
+
+from vlmquant.models.architectures import clip_config, write_random_checkpoint
+
+TINY = clip_config(
+    image_size=32,
+    patch_size=8,
+    vision=(32, 2, 2),
+    text=(32, 2, 2),
+    projection=24,
+    vocabulary=640,
+    context_length=16,
+)
+
+
+def tiny_clip_folder(path: Path, seed: int = 0) -> Path:
+    """Write a Hugging Face folder of a CLIP of about 70,000 parameters to `path`, which must not exist."""
+    return write_random_checkpoint(TINY, path, seed)
