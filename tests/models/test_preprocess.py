@@ -10,14 +10,15 @@ from PIL import Image as PillowImage
 from transformers.image_utils import load_image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from vlmquant.errors import DataError
+from vlmquant.errors import DataError, ModelError
 from vlmquant.models import preprocess as preprocess_module
 from vlmquant.models.preprocess import preprocess, read_image, to_rgb
 from vlmquant.models.spec import ImageSpec
 
 SHAPES = [
     (1, 1), (1, 7), (5, 3), (2, 200), (200, 2), (31, 32), (32, 32), (33, 32), (63, 64), (64, 65),
-    (99, 101), (224, 224), (225, 223), (300, 451), (451, 300), (640, 480), (480, 641), (768, 577), (1000, 333), (37, 900),
+    (99, 101), (224, 224), (225, 223), (300, 451), (451, 300), (640, 480), (480, 641), (768, 577),
+    (1000, 333), (37, 900),
 ]  # fmt: skip
 MODES = ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "YCbCr"]
 
@@ -66,8 +67,7 @@ def greatest_difference(image: PillowImage.Image, spec: ImageSpec, processor: CL
 def test_every_pixel_equals_transformers_processor(settings: dict[str, object]) -> None:
     spec, processor = spec_and_processor(**settings)
     differences = [greatest_difference(image, spec, processor) for image in varied_images()]
-    assert max(differences) <= 1 / 255 + 1e-6
-    assert np.mean(np.array(differences) < 1e-6) > 0.8  # nearly all are equal to the last bit of a byte
+    assert max(differences) < 1e-6  # far below 1/255: every byte after resizing is the same
 
 
 def test_real_photographs_equal_transformers_processor(shared_data: Path) -> None:
@@ -76,7 +76,7 @@ def test_real_photographs_equal_transformers_processor(shared_data: Path) -> Non
         sorted((shared_data / "coco-mini").rglob("*.jpg"))[:12] + sorted((shared_data / "flickr8k").rglob("*.jpg"))[:4]
     )
     assert paths
-    assert max(greatest_difference(read_image(path), spec, processor) for path in paths) <= 1 / 255 + 1e-6
+    assert max(greatest_difference(read_image(path), spec, processor) for path in paths) < 1e-6
 
 
 def test_values_by_hand() -> None:
@@ -98,11 +98,10 @@ def test_an_array_and_its_picture_give_the_same() -> None:
     np.testing.assert_array_equal(preprocess(pixels[:, ::-1], spec)[:, :, ::-1].shape, (3, 224, 224))
 
 
-def test_a_picture_a_hundred_thousand_times_longer_than_wide_needs_no_memory() -> None:
+def test_a_picture_too_thin_to_resize_is_refused() -> None:
     spec, _ = spec_and_processor()
-    result = preprocess(PillowImage.new("RGB", (1, 100_000), (255, 0, 0)), spec)
-    assert result.shape == (3, 224, 224)
-    assert np.ptp(result, axis=(1, 2)).max() == 0
+    with pytest.raises(DataError, match="1 x 100000 is too long and thin"):
+        preprocess(PillowImage.new("RGB", (1, 100_000)), spec)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,10 +150,7 @@ def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_preprocessor_config_without_a_step_is_refused() -> None:
-    from vlmquant.errors import ModelError
-
     config = CLIPImageProcessorPil().to_dict()
     for change in ({"do_rescale": False}, {"image_mean": None}, {"size": {}, "crop_size": {}}):
-        with pytest.raises((ModelError, TypeError)) as caught:
+        with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
             ImageSpec.from_config({**config, **change})
-        assert caught.type is ModelError, change

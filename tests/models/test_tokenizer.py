@@ -12,10 +12,14 @@ from vlmquant.models.architectures import invented_tokenizer
 from vlmquant.models.tokenizer import Tokenizer
 
 ODD_TEXTS = [
-    "", " ", "\t\n", "a", "A photo of a CAT.", "it's the dog's, isn't it?", "they'll we've I'd I'm you're", "1234 5 67",
-    "caf\u00e9 na\u00efve", "cafe\u0301 decomposed", "\u65e5\u672c\u8a9e\u306e\u5199\u771f", "\u0420\u0443\u0441\u0441\u043a\u0438\u0439 \u0422\u0435\u043a\u0441\u0442", "\u0639\u0631\u0628\u064a", "\U0001f600 smile \U0001f468\u200d\U0001f469\u200d\U0001f467", "a\u00a0b\u2003c", "x" * 500,
-    "word " * 200, "!!! ??? ...", "<|endoftext|>", "<|startoftext|> inside <|endoftext|> text", "&amp; <br>", "\u0000\u0001",
-    "STRASSE \u00df \u0130stanbul", "e=mc^2; a_b-c/d\\e", "\"quoted\" \u201ctext\u201d \u2014 dash", "#hash @at $5.00 50%", "newline\nin\r\ntext",
+    "", " ", "\t\n", "a", "A photo of a CAT.", "it's the dog's, isn't it?", "they'll we've I'd I'm", "1234 5 67",
+    "caf\u00e9 na\u00efve", "cafe\u0301 decomposed", "\u65e5\u672c\u8a9e\u306e\u5199\u771f", "\u0639\u0631\u0628\u064a",
+    "\u0420\u0443\u0441\u0441\u043a\u0438\u0439 \u0422\u0435\u043a\u0441\u0442",
+    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "a\u00a0b\u2003c", "x" * 500, "word " * 200, "!!! ??? ...", "<|endoftext|>",
+    "<|startoftext|> in <|endoftext|> text",
+    "&amp; <br>", "\u0000\u0001", "STRASSE \u00df \u0130stanbul", "e=mc^2; a_b-c/d\\e",
+    '"quoted" \u201ctext\u201d \u2014 dash', "#hash @at $5.00 50%", "newline\nin\r\ntext",
 ]  # fmt: skip
 SUBJECTS = ["a person", "two dogs", "The BUS", "7 cyclists", "an empty street", "nobody"]
 ACTIONS = ["walking", "stopping at 5pm", "don't cross", "in the rain,", "(blurred)"]

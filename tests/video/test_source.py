@@ -106,7 +106,7 @@ def test_sampling_converts_only_the_samples_and_keeps_their_index(tmp_path, monk
     path = write_clip(tmp_path / "a.mp4", grey_ramp(10))
     converted = []
     convert = source._upright_rgb
-    monkeypatch.setattr(source, "_upright_rgb", lambda picture: converted.append(picture.pts) or convert(picture))
+    monkeypatch.setattr(source, "_upright_rgb", lambda *args: converted.append(args[0].pts) or convert(*args))
     frames, _ = read(path, fps=2)
     assert times(frames) == [0.0, 0.5]
     assert [frame.index for frame in frames] == [0, 5]

@@ -64,20 +64,13 @@ def preprocess(image: Image, spec: ImageSpec) -> FloatArray:
 
 
 def _resize_and_crop(picture: PillowImage.Image, spec: ImageSpec) -> PillowImage.Image:
-    """Resize, then cut out the centre; only what the cut keeps is computed, so a very long picture costs nothing.
-
-    Where the resized picture is smaller than the cut, black surrounds it.
-    """
+    """Resize, then cut out the centre; black surrounds a resized picture that is smaller than the cut."""
     width, height = _resized_size(picture, spec)
+    if width * height > MAX_PIXELS:
+        raise DataError(f"an image of {picture.width} x {picture.height} is too long and thin to resize; crop it first")
+    resized = picture.resize((width, height), PillowImage.Resampling(spec.resample))
     left, top = (width - spec.crop_width) // 2, (height - spec.crop_height) // 2
-    x0, x1 = max(left, 0), min(left + spec.crop_width, width)
-    y0, y1 = max(top, 0), min(top + spec.crop_height, height)
-    across, down = picture.width / width, picture.height / height
-    box = (x0 * across, y0 * down, min(x1 * across, picture.width), min(y1 * down, picture.height))
-    kept = picture.resize((x1 - x0, y1 - y0), PillowImage.Resampling(spec.resample), box=box)
-    if kept.size == (spec.crop_width, spec.crop_height):
-        return kept
-    return kept.crop((left - x0, top - y0, left - x0 + spec.crop_width, top - y0 + spec.crop_height))
+    return resized.crop((left, top, left + spec.crop_width, top + spec.crop_height))
 
 
 def _resized_size(picture: PillowImage.Image, spec: ImageSpec) -> tuple[int, int]:

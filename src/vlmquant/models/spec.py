@@ -82,7 +82,7 @@ class ImageSpec:
             if not config.get(step, True):
                 raise ModelError(f"preprocessor_config.json turns {step} off; every CLIP checkpoint has it on")
         for key in ("image_mean", "image_std"):
-            if len(config.get(key, ())) != 3:
+            if len(config.get(key) or ()) != 3:
                 raise ModelError(f"preprocessor_config.json has {key} = {config.get(key)!r}, expected three numbers")
         size = config.get("size", 224)
         size = {"shortest_edge": size} if isinstance(size, int) else dict(size)

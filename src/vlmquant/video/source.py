@@ -96,6 +96,7 @@ class VideoSource:
         self._ahead = chain([first], frames)
         self._first = _stamp(first) or Fraction(0)
         self._zero = self._file_start(self._first)
+        self._matrix = _display_matrix(first)
         self.info = self._describe(path, first)
 
     def __enter__(self) -> "VideoSource":
@@ -138,7 +139,7 @@ class VideoSource:
     def _frames(self, clock: SampleClock | None) -> Iterator[Frame]:
         for index, (picture, pts_seconds) in enumerate(self._timed()):
             if clock is None or clock.keep(pts_seconds):
-                yield Frame(_upright_rgb(picture), pts_seconds, index)
+                yield Frame(_upright_rgb(picture, self._matrix), pts_seconds, index)
 
     def _timed(self) -> Iterator[tuple[av.VideoFrame, float]]:
         """Pair every shown frame with its time, dropping those whose time does not grow."""
@@ -234,7 +235,7 @@ class VideoSource:
         duration = stream.duration * stream.time_base if stream.duration else None
         if duration is None and self._container.duration:
             duration = Fraction(self._container.duration, av.time_base)
-        matrix = _display_matrix(first)
+        matrix = self._matrix
         width, height = first.width, first.height
         if matrix is not None and _swaps_axes(matrix):
             width, height = height, width
@@ -319,7 +320,11 @@ def _stamp(picture: av.VideoFrame) -> Fraction | None:
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int] | None:
-    """Return (a, b, c, d): the pixel (x, y) is to be shown at (a x + c y, b x + d y), y pointing down."""
+    """Return (a, b, c, d): the pixel (x, y) is to be shown at (a x + c y, b x + d y), y pointing down.
+
+    Asked of the first frame only: in PyAV a frame whose side data was looked at is part of a reference cycle, and
+    hundreds of them pile up until the garbage collector comes by.
+    """
     data = picture.side_data.get("DISPLAYMATRIX")
     if data is None:
         return None
@@ -344,10 +349,9 @@ def _clockwise_degrees(matrix: tuple[int, int, int, int]) -> int:
     return 0 if a > 0 else 180
 
 
-def _upright_rgb(picture: av.VideoFrame) -> ByteArray:
+def _upright_rgb(picture: av.VideoFrame, matrix: tuple[int, int, int, int] | None) -> ByteArray:
     """Convert to RGB and apply the display matrix: any of the eight quarter turns and mirrorings."""
     pixels = picture.to_ndarray(format="rgb24")
-    matrix = _display_matrix(picture)
     if matrix is not None:
         a, b, c, d = matrix
         x_scale, y_scale = a, d

@@ -1,0 +1,46 @@
+"""Random checkpoints of the published architectures; sizes are counted without drawing any weight."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from vlmquant.errors import ModelError
+from vlmquant.models.architectures import ARCHITECTURES, invented_tokenizer, random_checkpoint, write_random_checkpoint
+
+# The parameter counts that are known for OpenAI's released models.
+PUBLISHED = {"ViT-B-32": 151_277_313, "ViT-B-16": 149_620_737, "ViT-L-14": 427_616_513}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameter_counts_are_the_published_ones(name: str) -> None:
+    with torch.device("meta"):
+        clip = CLIPModel(CLIPConfig.from_dict(dict(ARCHITECTURES[name])))
+    assert sum(parameter.numel() for parameter in clip.parameters()) == PUBLISHED[name]
+
+
+def test_the_invented_tokenizer_has_clips_layout() -> None:
+    tokenizer = invented_tokenizer(49_408, 77)
+    assert tokenizer.vocabulary_size == 49_408
+    assert tokenizer.encode_batch(["a photo"])[0, [0, -1]].tolist() == [49_406, 49_407]
+    with pytest.raises(ModelError, match="514 to"):
+        invented_tokenizer(100, 77)
+
+
+def test_an_unknown_architecture_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="known: ViT-B-16, ViT-B-32, ViT-L-14"):
+        random_checkpoint("ViT-H-14", tmp_path / "clip")
+
+
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="exists"):
+        random_checkpoint("ViT-B-32", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_half_written_remains(tmp_path: Path) -> None:
+    config = {**ARCHITECTURES["ViT-B-32"], "vision_config": {"num_attention_heads": 7, "hidden_size": 32}}
+    with pytest.raises(Exception, match="heads"):
+        write_random_checkpoint(config, tmp_path / "clip", seed=0)
+    assert list(tmp_path.iterdir()) == []
