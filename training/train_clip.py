@@ -111,6 +111,7 @@ def train(rank: int, workers: int, options: argparse.Namespace) -> None:
     On a machine with few, shared cores single-threaded processes are much faster than one process with threads.
     """
     torch.set_num_threads(1)
+    os.setsid()  # Linux shares cores between sessions, not processes: one session per worker
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{options.work}/rendezvous", rank=rank, world_size=workers
     )
@@ -121,6 +122,7 @@ def train(rank: int, workers: int, options: argparse.Namespace) -> None:
     asked = torch.from_numpy(truth(around, actors, attribute_statements()))
     tokenizer = make_tokenizer(chosen[:4000], np.random.default_rng(options.seed))
     model = make_model(tokenizer).to(device)
+    model.set_attn_implementation("eager")  # on CPU the fused kernel's backward pass takes three times as long
     heads = torch.nn.Linear(192, asked.shape[1]).to(device)
     parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(

@@ -7,7 +7,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmquant.bench import run_bench as run_bench
     from vlmquant.bundle.build import quantize_model as quantize_model
     from vlmquant.bundle.manifest import Manifest as Manifest
     from vlmquant.bundle.runtime import open_bundle as open_bundle
@@ -35,7 +34,6 @@ _HOMES = {
     "RECIPES": "vlmquant.quantize.recipe",
     "Recipe": "vlmquant.quantize.recipe",
     "VlmQuantError": "vlmquant.errors",
-    "run_bench": "vlmquant.bench",
     "detect": "vlmquant.video.detect",
     "get_recipe": "vlmquant.quantize.recipe",
     "load_model": "vlmquant.models",

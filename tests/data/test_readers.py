@@ -285,5 +285,5 @@ def test_real_sets(shared_data: Path) -> None:
     assert {len(captions) for captions in flickr.captions} == {5}
     coco = shared_data / "coco-mini"
     assert len(read(coco, split="val")) == 79
-    with pytest.raises(DataError, match="79 of 79 entries cannot be used .79 x missing image"):
+    with pytest.raises(DataError, match=r"79 of 79 entries cannot be used \(79 x missing image"):
         read_coco_captions(coco / "annotations" / "captions_val2017.json", coco / "train2017")

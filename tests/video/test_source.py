@@ -1,3 +1,4 @@
+import gc
 import struct
 
 import av
@@ -112,6 +113,18 @@ def test_sampling_converts_only_the_samples_and_keeps_their_index(tmp_path, monk
     assert [frame.index for frame in frames] == [0, 5]
     assert levels(frames) == [0, 5]
     assert len(converted) == 2
+
+
+def test_decoded_frames_need_no_garbage_collection(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", grey_ramp(2) * 50)
+    gc.collect()
+    gc.disable()
+    try:
+        with open_video(path) as video:
+            assert sum(1 for _ in video.frames()) == 100
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
 
 
 class TestStart:

@@ -6,13 +6,13 @@ Nothing heavy is imported here before a contender is built.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.engines import engine
 from vlmquant.engines.session import AnyArray
-from vlmquant.errors import EngineError
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +36,14 @@ class Running:
 class Contender:
     """`runs_on` says what `build` is given: a checkpoint folder or the path of an ONNX graph.
 
-    `packages` must be installed. `build` takes (path, component, threads) and raises VlmQuantError where this machine
-    cannot run it.
+    `packages` must be installed. `build` takes (path, component, threads). `why_not` is asked first, in the same
+    process, and returns the reason where this machine cannot run the contender.
     """
 
     runs_on: str
     packages: tuple[str, ...]
     build: Callable[[Path, str, int], Running]
+    why_not: Callable[[], str | None] = lambda: None
 
 
 def torch_fp32(path: Path, component: str, threads: int) -> Running:
@@ -53,15 +54,22 @@ def torch_fp32(path: Path, component: str, threads: int) -> Running:
 def torch_dynamic_int8(path: Path, component: str, threads: int) -> Running:
     """Eager torch with every Linear in dynamic INT8, as `torch.ao.quantization.quantize_dynamic` makes it."""
     import torch
+    from torch.ao.quantization import quantize_dynamic
 
     tower = _torch_tower(path, component, threads)
-    try:
-        from torch.ao.quantization import quantize_dynamic
-    except ImportError as error:
-        raise EngineError(f"torch {torch.__version__} has no torch.ao.quantization.quantize_dynamic any more") from error
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.ao.quantization is deprecated", category=DeprecationWarning)
-        return _torch(quantize_dynamic(tower, {torch.nn.Linear}, dtype=torch.qint8))
+        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
+        return _torch(quantize_dynamic(tower, {torch.nn.Linear}, dtype=torch.qint8))  # type: ignore[no-untyped-call]
+
+
+def without_dynamic_int8() -> str | None:
+    """Say so when torch no longer has its dynamic quantization."""
+    import torch
+
+    if find_spec("torch.ao.quantization") is None:
+        return f"torch {torch.__version__} no longer has torch.ao.quantization"
+    return None
 
 
 def onnxruntime_f32(path: Path, component: str, threads: int) -> Running:
@@ -75,13 +83,16 @@ def openvino_f32(path: Path, component: str, threads: int) -> Running:
 
 
 def openvino_bf16(path: Path, component: str, threads: int) -> Running:
-    """The float ONNX graph on OpenVINO in bfloat16. Raises EngineError where the CPU has none."""
+    """The float ONNX graph on OpenVINO, computing in bfloat16."""
+    return _float_graph("openvino", path, threads, "bf16")
+
+
+def without_bf16() -> str | None:
+    """Say so when OpenVINO finds no bfloat16 arithmetic in this CPU."""
     import openvino
 
     capabilities = list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    if "BF16" not in capabilities:
-        raise EngineError(f"this CPU has no BF16; OpenVINO lists {', '.join(capabilities)}")
-    return _float_graph("openvino", path, threads, "bf16")
+    return None if "BF16" in capabilities else f"this CPU has no BF16; OpenVINO lists {', '.join(capabilities)}"
 
 
 def bundle_on_openvino(path: Path, component: str, threads: int) -> Running:
@@ -98,10 +109,14 @@ TORCH = ("torch", "transformers")
 
 CONTENDERS: dict[str, Contender] = {
     "torch-fp32": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_fp32),
-    "torch-dynamic-int8": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_dynamic_int8),
+    "torch-dynamic-int8": Contender(
+        runs_on=CHECKPOINT, packages=TORCH, build=torch_dynamic_int8, why_not=without_dynamic_int8
+    ),
     "onnxruntime-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "onnxruntime"), build=onnxruntime_f32),
     "openvino-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_f32),
-    "openvino-bf16": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_bf16),
+    "openvino-bf16": Contender(
+        runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_bf16, why_not=without_bf16
+    ),
     "bundle-openvino": Contender(runs_on=BUNDLE, packages=("openvino",), build=bundle_on_openvino),
     "bundle-onnxruntime": Contender(runs_on=BUNDLE, packages=("onnxruntime",), build=bundle_on_onnxruntime),
 }

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -19,15 +20,7 @@ _END_OF_OUTPUT = None
 
 
 class WorkerFailed(Exception):
-    """A worker died, answered with an error or not in time; caught by the bench and reported in that row.
-
-    `expected` says that the contender itself declared that this machine cannot run it.
-    """
-
-    def __init__(self, reason: str, *, expected: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.expected = expected
+    """A worker died, answered with an error or not in time; caught by the bench and reported in that row."""
 
 
 class WorkerProcess:
@@ -64,8 +57,12 @@ class WorkerProcess:
             raise WorkerFailed(self._how_it_died(str(request["command"])))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise WorkerFailed(answer["error"], expected=answer["expected"])
+            raise WorkerFailed(answer["error"])
         return answer
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
 
     def __enter__(self) -> "WorkerProcess":
         return self
@@ -75,19 +72,17 @@ class WorkerProcess:
     ) -> None:
         # After a failure the worker may be stuck and there is nothing to wait for.
         if kind is not None:
-            self._process.kill()
+            self.kill()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with suppress(OSError):  # it may be gone already
             self._process.stdin.close()
-        except OSError:  # it is gone already
-            pass
         try:
             self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join()
+        self._reader.join(GRACE_SECONDS)
         self._process.stdout.close()
         self._errors.close()
 

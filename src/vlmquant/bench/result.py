@@ -107,7 +107,8 @@ class BenchResult:
         """Read what `to_dict` wrote. Raises DataError for another schema or missing and unknown fields."""
         if values.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
-                f"the bench has schema version {values.get('schema_version')!r}, expected {SCHEMA_VERSION}; run it again"
+                f"the bench has schema version {values.get('schema_version')!r}, expected {SCHEMA_VERSION}; "
+                "run `vlmquant bench` again"
             )
         try:
             return cls(
@@ -119,7 +120,9 @@ class BenchResult:
                 }
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"this is no bench result ({type(error).__name__}: {error}); run `vlmquant bench`") from error
+            raise DataError(
+                f"this is no bench result ({type(error).__name__}: {error}); run `vlmquant bench`"
+            ) from error
 
     def write(self, path: Path) -> None:
         """Write the result as JSON, whole or not at all."""

@@ -6,8 +6,8 @@
     {"command": "size"}                                                 -> {"bytes_on_disk": n}
     {"command": "audit"}                                                -> {"int8_mac_share": 0..1 or null}
 
-`load` runs one batch of the smallest size and answers {}. Any exception answers {"error": "Type: message"}, with
-"expected": true for errors that say this machine cannot run the contender. The end of the input ends the process.
+`load` runs one batch of the smallest size and answers {}, or {"unavailable": reason} where this machine cannot run
+the contender. Any exception answers {"error": "Type: message"}. The end of the input ends the process.
 """
 
 import json
@@ -23,7 +23,6 @@ import numpy as np
 
 from vlmquant.bench.contenders import CONTENDERS, Contender, Running
 from vlmquant.engines.session import AnyArray
-from vlmquant.errors import VlmQuantError
 
 
 class Worker:
@@ -46,11 +45,12 @@ class Worker:
         try:
             return self._answers[request["command"]](request)
         except Exception as error:
-            message = " ".join(f"{type(error).__name__}: {error}".split())
-            return {"error": message, "expected": isinstance(error, VlmQuantError)}
+            return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
 
     def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
         contender = self._contenders[request["contender"]]
+        if reason := contender.why_not():
+            return {"unavailable": reason}
         self._inputs = {int(batch): np.load(path, allow_pickle=False) for batch, path in request["inputs"].items()}
         self._running = contender.build(Path(request["path"]), request["component"], request["threads"])
         self._running.run(self._inputs[min(self._inputs)])

@@ -74,12 +74,14 @@ def _write(detection: "Detection", folder: Path, annotate: bool, notes: tuple[st
     from vlmquant.report.detection import detection_page
     from vlmquant.report.page import write_page
     from vlmquant.video.write import write_detection
-    from vlmquant.video.write_mp4 import write_annotated
+    from vlmquant.video.write_mp4 import write_mp4
 
     written = write_detection(detection, folder)
     if annotate:
-        written["annotated"] = write_annotated(detection, folder / "annotated.mp4", track=track)
-    written["page"] = write_page(folder / "index.html", detection_page(detection, notes))
+        written["annotated"] = folder / "annotated.mp4"
+        notes = (*notes, *write_mp4(detection, written["annotated"], track=track))
+    written["page"] = folder / "index.html"
+    write_page(written["page"], detection_page(detection, notes))
     return written
 
 

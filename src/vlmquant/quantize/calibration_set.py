@@ -55,8 +55,8 @@ class CalibrationSet:
     @classmethod
     def from_files(
         cls,
-        images: Path,
-        texts: Path | None = None,
+        images: str | Path,
+        texts: str | Path | None = None,
         *,
         count: int = DEFAULT_IMAGES,
         track: Track = silent,
@@ -66,8 +66,9 @@ class CalibrationSet:
         Without `texts` the built-in prompt list serves, and `texts_from` names it. Raises CalibrationError when the
         folder or the file is missing or empty, DataError naming an image that does not decode.
         """
+        images = Path(images)
         paths = _spread(_image_paths(images), count)
-        lines, texts_from = (BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME) if texts is None else (_lines(texts), texts.name)
+        lines, texts_from = (BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME) if texts is None else _lines(Path(texts))
         return cls(
             images=tuple(read_image(path) for path in track(paths, "Reading calibration images", len(paths))),
             texts=tuple(lines),
@@ -94,10 +95,10 @@ def _spread(paths: Sequence[Path], count: int) -> list[Path]:
     return [paths[index] for index in chosen]
 
 
-def _lines(path: Path) -> tuple[str, ...]:
+def _lines(path: Path) -> tuple[tuple[str, ...], str]:
     if not path.is_file():
         raise CalibrationError(f"text file {str(path)!r} does not exist; pass a file with one text per line")
     lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if not lines:
         raise CalibrationError(f"text file {str(path)!r} is empty; expected one text per line")
-    return lines
+    return lines, path.name

@@ -48,7 +48,7 @@ def latency_figure(pts_seconds: NDArray[np.float64], latency_ms: NDArray[np.floa
     axes.set_ylabel("latency (ms per frame)")
     axes.set_title(f"n = {len(latency_ms)} frames", loc="left", fontsize=10)
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -93,7 +93,7 @@ def before_after_figure(
     axes.set_xlim(0, 1.09 * highest)
     axes.set_xlabel(f"{unit}; bars show 95 % intervals")
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -109,6 +109,7 @@ def png(figure: Figure) -> bytes:
     return data.getvalue()
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """Take the frame and large ticks off a chart."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)

@@ -5,52 +5,25 @@ with the official scorers: coco-caption with the Java PTBTokenizer 3.4.1, the VQ
 copy of the older one.
 """
 
-import gzip
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from vlmquant.progress import Track, silent
+from vlmquant.selfcheck.answers import check_vqa_accuracy, check_vqa_normalisation
+from vlmquant.selfcheck.captions import check_captions_from_text, check_captions_from_tokens, check_tokenizer
+from vlmquant.selfcheck.comparison import check_mcnemar, check_ranking
+from vlmquant.selfcheck.result import Check, SelfCheck
 
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One comparison. `measured` and `expected` are as a person reads them; `ok` says whether they are the same."""
-
-    name: str
-    measured: str
-    expected: str
-    ok: bool
-
-
-@dataclass(frozen=True)
-class SelfCheck:
-    """All comparisons of one run."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Return whether every check passed."""
-        return all(check.ok for check in self.checks)
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        """Return the checks that did not pass."""
-        return tuple(check for check in self.checks if not check.ok)
+CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    check_tokenizer,
+    check_captions_from_tokens,
+    check_captions_from_text,
+    check_vqa_accuracy,
+    check_vqa_normalisation,
+    check_ranking,
+    check_mcnemar,
+)
 
 
 def run_selfcheck(track: Track = silent) -> SelfCheck:
-    """Compute every score with a known answer and compare; needs no network and no model."""
-    groups: tuple[Callable[[], list[Check]], ...] = (
-        check_tokenizer,
-        check_captions_from_tokens,
-        check_captions_from_text,
-        check_vqa_accuracy,
-        check_vqa_normalisation,
-        check_ranking,
-        check_mcnemar,
-    )
-    return SelfCheck(tuple(check for group in track(groups, "self-check") for check in group()))
+    """Compute every score with a known answer and compare; needs neither network nor model."""
+    return SelfCheck(tuple(result for check in track(CHECKS, "self-check", len(CHECKS)) for result in check()))

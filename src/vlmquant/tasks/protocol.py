@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmquant.errors import DataError
 
@@ -29,6 +29,10 @@ class Protocol:
         """Return the signature, such as `zero-shot|data:3f2a...|n:10000|templates:...|tie:expectation|v1`."""
         settings = "".join(f"|{name}:{value}" for name, value in self.settings)
         return f"{self.task}|data:{self.dataset[:12]}|n:{self.samples}{settings}|v{self.version}"
+
+    def with_setting(self, name: str, value: str) -> "Protocol":
+        """Return the protocol with one setting more."""
+        return replace(self, settings=(*self.settings, (name, value)))
 
     def require_equal(self, other: "Protocol") -> None:
         """Raise DataError naming every field in which `other` differs."""

@@ -45,12 +45,17 @@ class Outcomes:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """One model's outcome of one task. `details` holds further numbers of the task that JSON can carry."""
+    """One model's outcome of one task.
+
+    `details` holds further numbers of the task that JSON can carry, `subject` what ran it: kind, precision, engine,
+    hash of the weights, versions.
+    """
 
     model: str
     protocol: Protocol
     outcomes: Mapping[str, Outcomes]
     details: Mapping[str, Any] = field(default_factory=dict)
+    subject: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -62,6 +67,7 @@ class TaskResult:
         return {
             "schema": SCHEMA,
             "model": self.model,
+            "subject": dict(self.subject),
             "signature": str(self.protocol),
             "protocol": {
                 "task": self.protocol.task,
@@ -127,6 +133,7 @@ def load_result(path: Path) -> TaskResult:
                 for name, outcome in content["outcomes"].items()
             },
             details=content["details"],
+            subject=content["subject"],
         )
     except (OSError, json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a result of `vlmquant evaluate`: {error!r}") from error

@@ -93,7 +93,7 @@ class VideoSource:
                 f"{path} holds no picture that can be decoded{self._why()}; it is damaged, or larger than the "
                 f"{MAX_PIXELS:,} pixels that are decoded: copy it again or scale it down"
             )
-        self._ahead = chain([first], frames)
+        self._ahead: Iterator[av.VideoFrame] = chain([first], frames)
         self._first = _stamp(first) or Fraction(0)
         self._zero = self._file_start(self._first)
         self._matrix = _display_matrix(first)
@@ -109,6 +109,7 @@ class VideoSource:
 
     def close(self) -> None:
         """Close the file; frames already taken stay valid."""
+        self._ahead = iter(())  # lets go of the decoder and its frames now, not at the next garbage collection
         self._container.close()
 
     @property

@@ -1,0 +1,97 @@
+"""How well named events are found in held-out street videos, by the float model and by its INT8 bundle.
+
+    python benchmarks/events_street.py -o benchmarks/results/events-street.json
+
+`--split dev` is what thresholds and prompts were chosen on; the committed result is of the test split.
+"""
+
+import argparse
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vlmquant import get_recipe, load_model, open_bundle, streetworld
+from vlmquant.bench.environment import this_environment
+from vlmquant.bundle.build import quantize_model
+from vlmquant.progress import bar
+from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
+from vlmquant.tasks.events import EventScores, score_events
+from vlmquant.tasks.result import save_json
+from vlmquant.video.detect import detect
+from vlmquant.video.events import EventRule
+
+TIOU = 0.5
+
+
+def table(scores: EventScores) -> dict[str, Any]:
+    rows = {}
+    for name in EVENT_NAMES:
+        counts = scores[name].counts
+        rows[name] = {
+            "state": name in STATE_EVENTS,
+            "true": counts.true,
+            "found": counts.found,
+            "matched": counts.matched,
+            "precision": counts.precision,
+            "recall": counts.recall,
+            "f1": counts.f1,
+        }
+    state = [scores[name].counts for name in STATE_EVENTS]
+    total = sum(state[1:], start=state[0])
+    return {
+        "events": rows,
+        "state_events_micro_f1": total.f1,
+        "state_events_macro_f1": sum(counts.f1 for counts in state) / len(state),
+        "all_micro_f1": scores.micro.f1,
+        "false_alarms_per_hour": scores.false_alarms_per_hour,
+        "mean_average_precision": scores.mean_average_precision,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--split", default="test", choices=["dev", "test"])
+    parser.add_argument("--videos", type=int, default=24)
+    parser.add_argument("--keep", type=Path, help="folder to keep the videos in; made once, used again")
+    arguments = parser.parse_args()
+    model = load_model(streetworld.checkpoint())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle = quantize_model(
+            model, get_recipe("static-int8"), streetworld.calibration_set(64), Path(scratch) / "int8", track=bar
+        )
+        encoders = {"float": model.encoder(), "int8": open_bundle(bundle)}
+        found: dict[str, list[Any]] = {name: [] for name in encoders}
+        truths = []
+        for seed in bar(range(arguments.videos), "Videos", arguments.videos):
+            script = streetworld.script_video(seed, split=arguments.split)
+            path = folder / f"{arguments.split}-{seed:03d}.mp4"
+            if not path.is_file():
+                streetworld.write_video(path, script)
+            truths.append(streetworld.truth(script))
+            for name, encoder in encoders.items():
+                found[name].append(detect(path, encoder, EVENT_NAMES))
+    results = {name: table(score_events(detections, truths, tiou=TIOU)) for name, detections in found.items()}
+    content = {
+        "split": arguments.split,
+        "videos": arguments.videos,
+        "video_seconds": sum(detection.end_seconds for detection in found["float"]),
+        "tiou": TIOU,
+        "fps": 5.0,
+        "rule": asdict(EventRule()),
+        "weights_sha256": model.weights_sha256,
+        "results": results,
+        "environment": asdict(this_environment()),
+    }
+    save_json(arguments.output, content)
+    for name, result in results.items():
+        print(name, {key: round(value, 3) for key, value in result.items() if key != "events"})
+        for event, row in result["events"].items():
+            print(f"  {event:24} true {row['true']:3} found {row['found']:3} matched {row['matched']:3} F1 {row['f1']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m vlmquant`."""
+
+from vlmquant.cli import main
+
+main()

@@ -1,0 +1,32 @@
+"""What the contenders are given: the same arrays for all of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vlmquant.models.spec import FloatArray, IdArray, ImageSpec
+from vlmquant.models.tokenizer import Tokenizer
+from vlmquant.quantize.prompts import BUILTIN_PROMPTS
+
+
+def example_batch(folder: Path, component: str, batch: int, seed: int) -> FloatArray | IdArray:
+    """Return one batch for a tower of the bundle or checkpoint in `folder`.
+
+    Images are (batch, 3, height, width) float32 noise of the model's input size: dense arithmetic takes as long on
+    any pixels. Texts are the first of the built-in prompts, from the start again after the last; (batch, length) int64.
+    """
+    if component == "text":
+        texts = [BUILTIN_PROMPTS[index % len(BUILTIN_PROMPTS)] for index in range(batch)]
+        return Tokenizer.from_folder(folder).encode_batch(texts)
+    spec = ImageSpec.from_folder(folder)
+    generator = np.random.default_rng(seed)
+    return generator.standard_normal((batch, 3, spec.crop_height, spec.crop_width), dtype=np.float32)
+
+
+def write_inputs(folder: Path, component: str, batches: Sequence[int], seed: int, output: Path) -> dict[int, Path]:
+    """Write one .npy per batch size into `output` and return their paths."""
+    paths = {batch: output / f"inputs_{batch}.npy" for batch in batches}
+    for batch, path in paths.items():
+        np.save(path, example_batch(folder, component, batch, seed), allow_pickle=False)
+    return paths

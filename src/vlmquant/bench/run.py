@@ -1,0 +1,213 @@
+"""One bench from beginning to end."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlmquant.bench.contenders import BUNDLE, CHECKPOINT, CONTENDERS, FLOAT_ONNX
+from vlmquant.bench.environment import available_cores, this_environment
+from vlmquant.bench.inputs import write_inputs
+from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
+from vlmquant.bench.process import WorkerFailed, WorkerProcess, run_program
+from vlmquant.bench.race import TIMEOUT_SECONDS, Record, Schedule, race
+from vlmquant.bench.result import BASELINE, BenchResult, ContenderResult, Measurement
+from vlmquant.bundle.manifest import Manifest, check_files
+from vlmquant.engines import check_instruction_set
+from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unknown
+from vlmquant.progress import Track, silent
+
+COMPONENTS = ("image", "text")
+# Written by models.architectures; its module cannot be imported here, it needs torch.
+RANDOM_WEIGHTS_KEY = "vlmquant_random_weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchTargets:
+    """What to bench: a bundle folder, the folder of the float checkpoint to hold against it, or both; one component.
+
+    Raises EngineError when both are None and BundleError for a component that does not exist.
+    """
+
+    bundle: Path | None = None
+    checkpoint: Path | None = None
+    component: str = "image"
+
+    def __post_init__(self) -> None:
+        if self.bundle is None and self.checkpoint is None:
+            raise EngineError("nothing to bench; give a bundle, a checkpoint or both")
+        if self.component not in COMPONENTS:
+            raise unknown(BundleError, "component", self.component, COMPONENTS)
+
+
+def bench(
+    targets: BenchTargets,
+    *,
+    batches: tuple[int, ...] = (1, 8),
+    rounds: int = 10,
+    iterations: int = 5,
+    threads: int | None = None,
+    seed: int = 0,
+    track: Track = silent,
+) -> BenchResult:
+    """Time every contender that `targets` and this machine allow, in alternated rounds of one run.
+
+    `threads` is the same for all; None takes the physical cores available. Neither torch nor transformers is needed
+    for a bundle alone. A contender that cannot run is a row with its reason. Raises BundleError, ModelError,
+    EngineError (also when no contender can run) and DataError for numbers below 1.
+    """
+    threads = available_cores() if threads is None else threads
+    if not batches:
+        raise DataError("expected at least one batch size, got none")
+    if min(rounds, iterations, threads, *batches) < 1 or len(set(batches)) != len(batches):
+        raise DataError(
+            f"rounds, iterations, threads and batch sizes must be at least 1 and each batch size named once, got "
+            f"{rounds = }, {iterations = }, {threads = }, {batches = }"
+        )
+    environment = this_environment()
+    manifest = _checked_manifest(targets)
+    schedule = Schedule(batches=batches, rounds=rounds, iterations=iterations, seed=seed)
+    with tempfile.TemporaryDirectory(prefix="vlmquant-bench-") as name:
+        folder = Path(name)
+        source = targets.bundle or targets.checkpoint
+        assert source is not None
+        inputs = write_inputs(source, targets.component, batches, seed, folder)
+        loads, absent = _plan(targets, manifest, inputs, threads, folder, track)
+        if not loads:
+            raise EngineError(
+                "no contender can run: " + "; ".join(f"{row} {why.reason}" for row, why in absent.items())
+            )
+        records = absent | race(loads, schedule, lambda: WorkerProcess(threads), track)
+        shapes = {batch: tuple(np.load(path, mmap_mode="r").shape) for batch, path in inputs.items()}
+    return BenchResult(
+        model=manifest.name if manifest is not None else source.name,
+        component=targets.component,
+        random_weights=_random_weights(targets, manifest),
+        bundle_bytes=None if targets.bundle is None else bytes_on_disk(targets.bundle),
+        batches=batches,
+        rounds=rounds,
+        iterations=iterations,
+        threads=threads,
+        seed=seed,
+        environment=environment,
+        contenders=tuple(_row(name, records, shapes) for name in CONTENDERS),
+    )
+
+
+def _checked_manifest(targets: BenchTargets) -> Manifest | None:
+    if targets.checkpoint is not None and not (targets.checkpoint / "config.json").is_file():
+        raise ModelError(f"{str(targets.checkpoint)!r} has no config.json; expected a Hugging Face checkpoint folder")
+    if targets.bundle is None:
+        return None
+    manifest = Manifest.read(targets.bundle)
+    check_files(targets.bundle, manifest)
+    check_instruction_set(manifest.requires_any_of)
+    if targets.component not in manifest.components:
+        raise unknown(BundleError, "component", targets.component, manifest.components)
+    return manifest
+
+
+def _plan(
+    targets: BenchTargets,
+    manifest: Manifest | None,
+    inputs: Mapping[int, Path],
+    threads: int,
+    folder: Path,
+    track: Track,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Record]]:
+    """Return the `load` request of each contender that can be tried, and a record of why for each that cannot."""
+    paths: dict[str, Path] = {}
+    if manifest is not None and targets.bundle is not None:
+        paths[BUNDLE] = targets.bundle / manifest.components[targets.component].file
+    if targets.checkpoint is not None:
+        paths[CHECKPOINT] = targets.checkpoint
+        paths[FLOAT_ONNX] = folder / "float.onnx"
+    loads: dict[str, dict[str, Any]] = {}
+    absent: dict[str, Record] = {}
+    for name, contender in CONTENDERS.items():
+        missing = [package for package in contender.packages if find_spec(package) is None]
+        if contender.runs_on not in paths:
+            absent[name] = Record(outcome="not run", reason=_NEEDS[contender.runs_on])
+        elif missing:
+            absent[name] = Record(outcome="not run", reason=f"{' and '.join(missing)} not installed")
+        else:
+            loads[name] = {
+                "command": "load",
+                "contender": name,
+                "path": str(paths[contender.runs_on]),
+                "component": targets.component,
+                "threads": threads,
+                "inputs": {str(batch): str(path) for batch, path in inputs.items()},
+            }
+    on_float_onnx = [name for name in loads if CONTENDERS[name].runs_on == FLOAT_ONNX]
+    if on_float_onnx and (reason := _export(targets, inputs, paths[FLOAT_ONNX], threads, track)):
+        for name in on_float_onnx:
+            del loads[name]
+            absent[name] = Record(outcome="failed", reason=reason)
+    return loads, absent
+
+
+_NEEDS = {
+    CHECKPOINT: "needs the float checkpoint (pass --against CHECKPOINT)",
+    FLOAT_ONNX: "needs the float checkpoint (pass --against CHECKPOINT)",
+    BUNDLE: "needs a bundle (`vlmquant quantize` makes one)",
+}
+
+
+def _export(targets: BenchTargets, inputs: Mapping[int, Path], output: Path, threads: int, track: Track) -> str | None:
+    """Write the float ONNX graph; return the reason when that failed."""
+    arguments: list[str | Path] = [str(targets.checkpoint), targets.component, inputs[max(inputs)], output]
+    for _ in track([output], "Exporting the float graph", 1):
+        try:
+            run_program("vlmquant.bench.float_onnx", arguments, threads, TIMEOUT_SECONDS)
+        except WorkerFailed as failure:
+            return str(failure)
+    return None
+
+
+def _row(name: str, records: Mapping[str, Record], shapes: Mapping[int, tuple[int, ...]]) -> ContenderResult:
+    record = records[name]
+    if record.outcome != "ran":
+        return ContenderResult(name=name, outcome=record.outcome, reason=record.reason)
+    return ContenderResult(
+        name=name,
+        outcome="ran",
+        cold_start_seconds=record.cold_start_seconds,
+        measurements=tuple(
+            _measurement(batch, shape, record, records.get(BASELINE)) for batch, shape in shapes.items()
+        ),
+        **record.facts,
+    )
+
+
+def _measurement(batch: int, shape: tuple[int, ...], record: Record, baseline: Record | None) -> Measurement:
+    medians = _round_medians(record, batch)
+    latencies_ms = list(chain.from_iterable(record.latencies_ms[batch]))
+    compared = baseline is not None and baseline.outcome == "ran"
+    return Measurement(
+        batch=batch,
+        input_shape=shape,
+        round_medians_ms=medians,
+        median_ms=median(latencies_ms),
+        p95_ms=quantile(latencies_ms, 0.95),
+        speedup=paired_ratio(_round_medians(baseline, batch), medians) if compared and baseline else None,
+    )
+
+
+def _round_medians(record: Record, batch: int) -> tuple[float, ...]:
+    return tuple(median(latencies) for latencies in record.latencies_ms[batch])
+
+
+def _random_weights(targets: BenchTargets, manifest: Manifest | None) -> bool:
+    if manifest is not None and manifest.source.get("random_weights"):
+        return True
+    if targets.checkpoint is None:
+        return False
+    config = json.loads((targets.checkpoint / "config.json").read_text(encoding="utf-8"))
+    return bool(config.get(RANDOM_WEIGHTS_KEY, False))

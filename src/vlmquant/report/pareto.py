@@ -1,0 +1,137 @@
+"""Which models are worth having: those that no other model beats in size, speed and score at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from vlmquant.metrics.intervals import Interval
+from vlmquant.report.plots import AFTER, BEFORE, LINE, QUIET, plain
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One model with what it costs and what it scores; None for what was not measured.
+
+    `size_bytes` is what must be on disk to run it, `latency_ms` the median of one image. `score` is a rate in [0, 1]
+    on `n` samples with its 95 % interval, `fidelity` the mean cosine to the float model.
+    """
+
+    label: str
+    size_bytes: int | None
+    latency_ms: float | None
+    score: Interval | None
+    fidelity: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost or a gain that a chart can have along an axis: its values are (candidates,) float64, NaN for none."""
+
+    label: str
+    values: NDArray[np.float64]
+
+    @property
+    def known(self) -> bool:
+        """Return whether at least one candidate has a value."""
+        return bool(np.isfinite(self.values).any())
+
+
+def pareto_front(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return (n,) which rows of (n, m) costs no other row dominates; lower is better in every column.
+
+    A row dominates another when it is nowhere worse and somewhere better, so equal rows stay together. In
+    lexicographic order a row can only be dominated by an earlier one, and by one on the front if by any.
+    Raises ValueError where a cost is not finite: what was not measured cannot be on a front.
+    """
+    if costs.ndim != 2 or not np.isfinite(costs).all():
+        raise ValueError(f"expected finite costs of shape (n, m), got {costs.shape}")
+    front: list[int] = []
+    for row in np.lexsort(costs.T[::-1]):
+        chosen = costs[front]
+        dominated = (chosen <= costs[row]).all(axis=1) & (chosen < costs[row]).any(axis=1)
+        if not dominated.any():
+            front.append(int(row))
+    mask = np.zeros(len(costs), dtype=np.bool_)
+    mask[front] = True
+    return mask
+
+
+def costs_of(candidates: Sequence[Candidate]) -> list[Axis]:
+    """Return size and latency of the candidates."""
+    return [
+        Axis(
+            "size on disk (MiB)", _numbers([None if c.size_bytes is None else c.size_bytes / MIB for c in candidates])
+        ),
+        Axis("latency of one image, median (ms)", _numbers([c.latency_ms for c in candidates])),
+    ]
+
+
+def gains_of(candidates: Sequence[Candidate], metric: str) -> list[Axis]:
+    """Return score and fidelity of the candidates; `metric` names the score."""
+    return [
+        Axis(f"{metric} (%)", _numbers([None if c.score is None else 100 * c.score.estimate for c in candidates])),
+        Axis("mean cosine to the float model", _numbers([c.fidelity for c in candidates])),
+    ]
+
+
+def best(candidates: Sequence[Candidate]) -> NDArray[np.bool_]:
+    """Return (n,) which candidates are on the front of all costs and gains that every candidate has."""
+    axes = costs_of(candidates) + [Axis(g.label, -g.values) for g in gains_of(candidates, "score")]
+    complete = [axis.values for axis in axes if np.isfinite(axis.values).all()]
+    if not complete:
+        return np.ones(len(candidates), dtype=np.bool_)
+    return pareto_front(np.stack(complete, axis=1))
+
+
+def pareto_figure(candidates: Sequence[Candidate], metric: str) -> Figure:
+    """Draw every gain that is known over every cost that is known, each with its front.
+
+    Raises ValueError when no candidate has both a cost and a gain.
+    """
+    costs = [axis for axis in costs_of(candidates) if axis.known]
+    gains = [axis for axis in gains_of(candidates, metric) if axis.known]
+    if not costs or not gains:
+        raise ValueError("a Pareto plot needs at least one cost and one gain of the same model")
+    figure = Figure(figsize=(11, 0.6 + 3.9 * len(gains)), layout="constrained")
+    panels = figure.subplots(len(gains), len(costs), squeeze=False)
+    for row, gain in enumerate(gains):
+        for column, cost in enumerate(costs):
+            _panel(panels[row, column], candidates, cost, gain, with_intervals=gain.label.endswith("(%)"))
+    return figure
+
+
+def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, *, with_intervals: bool) -> None:
+    drawn = np.flatnonzero(np.isfinite(cost.values) & np.isfinite(gain.values))
+    x, y = cost.values[drawn], gain.values[drawn]
+    axes.set_xlabel(cost.label)
+    axes.set_ylabel(gain.label)
+    plain(axes)
+    axes.ticklabel_format(useOffset=False)
+    counts = sorted({candidates[i].n for i in drawn})
+    axes.set_title(f"n = {', '.join(f'{n:,}' for n in counts)}; {len(drawn)} models", loc="left", fontsize=10)
+    if not len(drawn):
+        return
+    front = pareto_front(np.stack([x, -y], axis=1))
+    if with_intervals:
+        scores = [candidates[i].score for i in drawn]
+        below = [100 * (s.estimate - s.low) for s in scores if s is not None]
+        above = [100 * (s.high - s.estimate) for s in scores if s is not None]
+        axes.errorbar(x, y, yerr=[below, above], fmt="none", ecolor=QUIET, elinewidth=1, capsize=3, zorder=1)
+    order = np.argsort(x[front])
+    axes.step(x[front][order], y[front][order], where="post", color=LINE, linewidth=1.3, zorder=2)
+    axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3)
+    for i, at_x, at_y in zip(drawn, x, y, strict=True):
+        axes.annotate(candidates[i].label, (at_x, at_y), xytext=(6, 6), textcoords="offset points", fontsize=8)
+    axes.set_xlim(0, 1.25 * x.max())
+    axes.margins(y=0.25)
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -1,0 +1,300 @@
+"""One call: a model, its float reference, a folder of data; every task that applies, compared sample by sample.
+
+The images are encoded once for all tasks, through a cache on disk, so a run that was killed goes on where it was and
+gives the same bytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlmquant.data.detect import read
+from vlmquant.data.sets import MAX_PROBLEM_SHARE, CaptionedImages, ImageSet, LabelledImages
+from vlmquant.errors import DataError, unknown
+from vlmquant.metrics.ranking import refuse_non_finite
+from vlmquant.models.encoder import normalize
+from vlmquant.models.preprocess import preprocess
+from vlmquant.models.spec import FloatArray
+from vlmquant.progress import Track, silent
+from vlmquant.tasks.cache import EmbeddingCache
+from vlmquant.tasks.classification import embed_classes, score_zero_shot
+from vlmquant.tasks.compare import Comparison, Verdict, compare
+from vlmquant.tasks.fidelity import Embedded, FidelityResult, compare_embeddings
+from vlmquant.tasks.linear_probe import linear_probe, split_by_id
+from vlmquant.tasks.protocol import digest
+from vlmquant.tasks.result import TaskResult, save_json, save_result
+from vlmquant.tasks.retrieval import encode_captions, score_retrieval
+from vlmquant.tasks.subject import Subject, open_subject
+from vlmquant.tasks.templates import get_templates
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` found. `comparisons` and `fidelity` are empty and None without a reference.
+
+    `results` and `reference_results` have one entry per task, `comparisons` one tuple (over the metrics) per task.
+    """
+
+    data: ImageSet
+    results: Mapping[str, TaskResult]
+    reference_results: Mapping[str, TaskResult]
+    comparisons: Mapping[str, tuple[Comparison, ...]]
+    fidelity: FidelityResult | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Return the worst verdict over all metrics: beyond, then undecided, then within; None without a limit."""
+        found = [comparison.verdict for compared in self.comparisons.values() for comparison in compared]
+        return next((v for v in (Verdict.BEYOND, Verdict.UNDECIDED, Verdict.WITHIN) if v in found), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary that is written to `evaluation.json`: everything but the per-sample outcomes."""
+        return {
+            "schema": SCHEMA,
+            "data": {
+                "name": self.data.name,
+                "digest": self.data.digest,
+                "images": len(self.data),
+                "problems": [[problem.id, problem.kind, problem.detail] for problem in self.data.problems],
+            },
+            "tasks": {
+                task: {
+                    "signature": str(result.protocol),
+                    "model": {"name": result.model, **result.subject, "metrics": result.metrics},
+                    "reference": _summary(self.reference_results.get(task)),
+                    "comparisons": [comparison.to_dict() for comparison in self.comparisons.get(task, ())],
+                }
+                for task, result in self.results.items()
+            },
+            "verdict": self.verdict,
+            "fidelity": None if self.fidelity is None else self.fidelity.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Encoded:
+    """One subject's embeddings of the data: raw features and unit rows (n, d), texts (m, d) or None."""
+
+    subject: Subject
+    features: FloatArray
+    images: FloatArray
+    texts: FloatArray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What every task's function is given."""
+
+    data: ImageSet
+    templates: tuple[str, ...]
+    track: Track
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path | ImageSet,
+    *,
+    cache: str | Path,
+    reference: str | Path | None = None,
+    tasks: Sequence[str] | None = None,
+    templates: str = "openai-7",
+    split: str = "test",
+    max_problem_share: float = MAX_PROBLEM_SHARE,
+    max_drop_points: float | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    output: str | Path | None = None,
+    track: Track = silent,
+) -> Evaluation:
+    """Evaluate `model` on `data`, and compare it with `reference` where one is given.
+
+    `model` and `reference` are bundles, checkpoint folders or hub ids; `data` is a folder that `vlmquant.data.read`
+    knows, or what a reader returned. `tasks` defaults to all that the data allow: zero-shot and linear-probe with
+    labels, retrieval with captions; fidelity is reported whenever there is a reference. `max_drop_points` (percentage
+    points) asks for a verdict. `cache` keeps the embeddings. With `output`, the per-sample outcomes
+    (`<task>.json`, `<task>.reference.json`) and the summary (`evaluation.json`) are written there, whole or not at
+    all, and without times or dates: the same inputs give the same bytes. Raises DataError, ModelError, BundleError.
+    """
+    dataset = data if isinstance(data, ImageSet) else _read(Path(data), split, max_problem_share, track)
+    job = _Job(data=dataset, templates=get_templates(templates), track=track)
+    chosen = choose_tasks(dataset, tasks, has_reference=reference is not None)
+    store = EmbeddingCache(Path(cache))
+    found = _encode(open_subject(model, engine=engine, threads=threads), job, store)
+    results = {task: _run(task, found, job) for task in chosen}
+    reference_results: dict[str, TaskResult] = {}
+    comparisons: dict[str, tuple[Comparison, ...]] = {}
+    fidelity = None
+    if reference is not None:
+        expected = _encode(open_subject(reference), job, store)
+        reference_results = {task: _run(task, expected, job) for task in chosen}
+        comparisons = {
+            task: compare(results[task], reference_results[task], max_drop_points=max_drop_points) for task in chosen
+        }
+        if len(dataset) > 1:
+            fidelity = compare_embeddings(_embedded(found), _embedded(expected), dataset.ids)
+    evaluation = Evaluation(
+        data=dataset,
+        results=results,
+        reference_results=reference_results,
+        comparisons=comparisons,
+        fidelity=fidelity,
+    )
+    if output is not None:
+        save_evaluation(evaluation, Path(output))
+    return evaluation
+
+
+def choose_tasks(data: ImageSet, wanted: Sequence[str] | None, *, has_reference: bool) -> tuple[str, ...]:
+    """Return the tasks to run on `data`. Raises DataError for an unknown one and for one that the data do not allow."""
+    possible = tuple(name for name, task in TASKS.items() if isinstance(data, task.needs))
+    for name in wanted or ():
+        if name not in TASKS:
+            raise unknown(DataError, "task", name, TASKS)
+        if name not in possible:
+            raise DataError(
+                f"{data.name} has no {TASKS[name].reason}, which {name} needs; possible here: "
+                f"{', '.join(possible) or 'only fidelity, with a reference'}"
+            )
+    if not possible and not has_reference:
+        raise DataError(f"{data.name} has neither labels nor captions; give a float reference to compare with")
+    return possible if wanted is None else tuple(dict.fromkeys(wanted))
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write the summary and every result with its per-sample outcomes; `evaluation.json` comes last."""
+    for task, result in evaluation.results.items():
+        save_result(result, folder / f"{task}.json")
+    for task, result in evaluation.reference_results.items():
+        save_result(result, folder / f"{task}.reference.json")
+    save_json(folder / "evaluation.json", evaluation.to_dict())
+
+
+def _read(path: Path, split: str, max_problem_share: float, track: Track) -> ImageSet:
+    return read(path, split=split, max_problem_share=max_problem_share, track=track)
+
+
+def _encode(subject: Subject, job: _Job, cache: EmbeddingCache) -> _Encoded:
+    data, encoder = job.data, subject.encoder
+
+    def encode(start: int, stop: int) -> FloatArray:
+        pictures = data.images[start:stop]
+        batches = [pictures[i : i + encoder.batch_size] for i in range(0, len(pictures), encoder.batch_size)]
+        return np.concatenate(
+            [
+                encoder.image_tower(np.stack([preprocess(image, encoder.image_spec) for image in batch]))
+                for batch in batches
+            ]
+        )
+
+    features = cache.rows(
+        {"of": "images", "data": data.digest, "model": subject.identity, "batch": str(encoder.batch_size)},
+        len(data),
+        encode,
+        description=f"Encoding images with {encoder.name}",
+        track=job.track,
+    )
+    refuse_non_finite(features, data.ids, "image")
+    return _Encoded(
+        subject=subject, features=features, images=normalize(features), texts=_encode_texts(subject, job, cache)
+    )
+
+
+def _encode_texts(subject: Subject, job: _Job, cache: EmbeddingCache) -> FloatArray | None:
+    data, encoder = job.data, subject.encoder
+    if isinstance(data, LabelledImages):
+        names, templates = data.class_names, job.templates
+        content = digest(names, templates)
+        count = len(names)
+
+        def encode(start: int, stop: int) -> FloatArray:
+            return embed_classes(encoder, names[start:stop], templates)
+
+        what = "class names"
+    elif isinstance(data, CaptionedImages):
+        captions = tuple(text for texts in data.captions for text in texts)
+        content, count = digest(captions), len(captions)
+
+        def encode(start: int, stop: int) -> FloatArray:
+            return encode_captions(encoder, [captions[start:stop]], [f"caption {start}"])
+
+        what = "captions"
+    else:
+        return None
+    key = {"of": what, "texts": content, "model": subject.identity, "batch": str(encoder.batch_size)}
+    return cache.rows(key, count, encode, description=f"Encoding {what} with {encoder.name}", track=job.track)
+
+
+def _run(task: str, found: _Encoded, job: _Job) -> TaskResult:
+    result = TASKS[task].run(found, job)
+    protocol = result.protocol.with_setting("preprocessing", found.subject.preprocessing[:12])
+    return replace(result, protocol=protocol, subject=found.subject.facts)
+
+
+def _zero_shot(found: _Encoded, job: _Job) -> TaskResult:
+    data = job.data
+    assert isinstance(data, LabelledImages)
+    assert found.texts is not None
+    return score_zero_shot(
+        found.subject.encoder,
+        found.images,
+        found.texts,
+        data.labels,
+        data.class_names,
+        job.templates,
+        ids=data.ids,
+        dataset=data.digest,
+    )
+
+
+def _linear_probe(found: _Encoded, job: _Job) -> TaskResult:
+    data = job.data
+    assert isinstance(data, LabelledImages)
+    return linear_probe(
+        found.features,
+        data.labels,
+        split_by_id(data.ids, data.labels),
+        data.class_names,
+        ids=data.ids,
+        dataset=data.digest,
+        model=found.subject.encoder.name,
+        track=job.track,
+    )
+
+
+def _retrieval(found: _Encoded, job: _Job) -> TaskResult:
+    data = job.data
+    assert isinstance(data, CaptionedImages)
+    assert found.texts is not None
+    return score_retrieval(
+        found.subject.encoder, found.images, found.texts, data.captions, ids=data.ids, dataset=data.digest
+    )
+
+
+def _embedded(found: _Encoded) -> Embedded:
+    encoder = found.subject.encoder
+    return Embedded(name=encoder.name, images=found.images, texts=found.texts, logit_scale=encoder.logit_scale)
+
+
+def _summary(result: TaskResult | None) -> dict[str, Any] | None:
+    return None if result is None else {"name": result.model, **result.subject, "metrics": result.metrics}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by name: the kind of data that it needs, what that kind has, in words, and the function that runs it."""
+
+    needs: type[ImageSet]
+    reason: str
+    run: Callable[[_Encoded, _Job], TaskResult]
+
+
+TASKS: dict[str, Task] = {
+    "zero-shot": Task(LabelledImages, "labels", _zero_shot),
+    "linear-probe": Task(LabelledImages, "labels", _linear_probe),
+    "retrieval": Task(CaptionedImages, "captions", _retrieval),
+}

@@ -1,0 +1,92 @@
+"""A model as the evaluation sees it: an encoder and everything that decides which numbers it gives."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from vlmquant.bundle.manifest import MANIFEST, Manifest, file_facts
+from vlmquant.bundle.runtime import choose_engine, open_bundle
+from vlmquant.errors import EngineError
+from vlmquant.models import load_model
+from vlmquant.models.encoder import DualEncoder
+from vlmquant.tasks.protocol import digest
+
+PREPROCESSING_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """An encoder with its identity.
+
+    `identity` is a sha256 over weights, preprocessing, tokenizer, engine and versions: equal identities give equal
+    embeddings. `facts` says the same in words for the result, `preprocessing` is the digest of the image steps.
+    """
+
+    encoder: DualEncoder
+    identity: str
+    preprocessing: str
+    facts: Mapping[str, str]
+
+
+def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None = None) -> Subject:
+    """Open a bundle folder, a checkpoint folder or a hub id.
+
+    `engine` and `threads` are those of a bundle; a checkpoint runs in torch, and EngineError is raised when another
+    engine is asked for. Otherwise raises what `open_bundle` and `load_model` raise.
+    """
+    if (Path(model) / MANIFEST).is_file():
+        return _open_bundle(Path(model), engine, threads)
+    if engine not in ("auto", "torch"):
+        raise EngineError(
+            f"{str(model)!r} is a float checkpoint, which runs in torch, not on {engine!r}; quantize it first"
+        )
+    return _open_checkpoint(model)
+
+
+def _open_bundle(folder: Path, engine: str, threads: int | None) -> Subject:
+    manifest = Manifest.read(folder)
+    chosen = choose_engine(manifest)[0] if engine == "auto" else engine
+    encoder = open_bundle(folder, engine=chosen, threads=threads)
+    components = {name: facts.precision for name, facts in manifest.components.items()}
+    weights = digest(sorted((name, facts.sha256) for name, facts in manifest.files.items()))
+    facts = {
+        "kind": "bundle",
+        "precision": ", ".join(f"{name} {precision}" for name, precision in sorted(components.items())),
+        "engine": chosen,
+        "engine_version": _version(chosen),
+        "weights": weights,
+        "vlmquant": _version("vlmquant"),
+    }
+    return _subject(encoder, facts)
+
+
+def _open_checkpoint(model: str | Path) -> Subject:
+    loaded = load_model(model)
+    files = [loaded.folder / name for name in PREPROCESSING_FILES]
+    facts = {
+        "kind": "checkpoint",
+        "precision": "float32",
+        "engine": "torch",
+        "engine_version": _version("torch"),
+        "weights": digest(loaded.weights_sha256, [file_facts(path).sha256 for path in files if path.is_file()]),
+        "vlmquant": _version("vlmquant"),
+    }
+    return _subject(loaded.encoder(), facts)
+
+
+def _subject(encoder: DualEncoder, facts: dict[str, str]) -> Subject:
+    preprocessing = digest(asdict(encoder.image_spec))
+    return Subject(
+        encoder=encoder,
+        identity=digest(sorted(facts.items()), preprocessing, _version("pillow"), _version("tokenizers")),
+        preprocessing=preprocessing,
+        facts=facts,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
