@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
+
 from vlmquant import get_recipe, load_model, open_bundle, streetworld
 from vlmquant.bench.environment import this_environment
 from vlmquant.bundle.build import quantize_model
 from vlmquant.progress import bar
-from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
 from vlmquant.tasks.events import EventScores, score_events
 from vlmquant.tasks.result import save_json
 from vlmquant.video.detect import detect
@@ -90,7 +91,9 @@ def main() -> None:
     for name, result in results.items():
         print(name, {key: round(value, 3) for key, value in result.items() if key != "events"})
         for event, row in result["events"].items():
-            print(f"  {event:24} true {row['true']:3} found {row['found']:3} matched {row['matched']:3} F1 {row['f1']:.2f}")
+            print(
+                f"  {event:24} true {row['true']:3} found {row['found']:3} matched {row['matched']:3} F1 {row['f1']:.2f}"
+            )
 
 
 if __name__ == "__main__":

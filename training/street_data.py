@@ -150,7 +150,11 @@ def attribute_statements() -> list[Statement]:
     found += [Statement(text="", crowded=True), Statement(text="", empty=True)]
     for kind in KINDS:
         parts: dict[str, tuple] = {
-            "colour": COLOURS[kind], "state": STATES[kind], "direction": DIRECTIONS, "place": PLACES, "near": (True, False),
+            "colour": COLOURS[kind],
+            "state": STATES[kind],
+            "direction": DIRECTIONS,
+            "place": PLACES,
+            "near": (True, False),
         }
         asked = [{}] + [{name: value} for name, values in parts.items() for value in values]
         for one, other in (("colour", "state"), ("state", "direction"), ("state", "place"), ("colour", "place")):

@@ -45,11 +45,12 @@ def make_tokenizer(chosen: list, rng: np.random.Generator) -> CLIPTokenizer:
         [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + 40 + MERGES, end_of_word_suffix="</w>", show_progress=False)
+    size = len(alphabet) + 40 + MERGES
+    trainer = trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator(corpus, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     names = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
-    names = list(dict.fromkeys(names)) + ["<|pad|>", "<|startoftext|>", "<|endoftext|>"]
+    names = [*dict.fromkeys(names), "<|pad|>", "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={name: index for index, name in enumerate(names)}, merges=merges, pad_token="<|pad|>",
         model_max_length=CONTEXT,
@@ -102,7 +103,8 @@ def multi_positive(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor
 
 def learning_rate(step: int, progress: float) -> float:
     """Linear warm-up over steps, then half a cosine over the time that training may take."""
-    return PEAK_RATE * min(1.0, (step + 1) / WARM_UP_STEPS) * (0.5 * (1 + math.cos(math.pi * min(1.0, progress))) + 0.002)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return PEAK_RATE * min(1.0, (step + 1) / WARM_UP_STEPS) * (cosine + 0.002)
 
 
 def train(rank: int, workers: int, options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unk
 from vlmquant.progress import Track, silent
 
 COMPONENTS = ("image", "text")
-# Written by models.architectures; its module cannot be imported here, it needs torch.
+# That of models.checkpoint, which cannot be imported here: it needs torch.
 RANDOM_WEIGHTS_KEY = "vlmquant_random_weights"
 
 

@@ -73,12 +73,13 @@ def markdown(result: BenchResult) -> str:
 
 def rich_tables(result: BenchResult) -> list["Table"]:
     """Return one rich table per batch size."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     tables = []
     for batch in result.batches:
-        table = Table(title=Text(heading(result, batch)), title_justify="left", header_style="bold")
+        table = Table(title=Text(heading(result, batch)), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for index, name in enumerate(columns(result)):
             table.add_column(Text(name), justify="right" if index else "left")
         for row in rows(result, batch):

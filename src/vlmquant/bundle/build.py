@@ -22,7 +22,7 @@ from vlmquant.models.clip import ClipModel
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import activation_grids, quantized
+from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.quantize.prompts import BUILTIN_PROMPTS
 from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components
@@ -95,8 +95,9 @@ def _part(
     inputs = _inputs(model, calibration, component)
     if not chosen:
         return _Part(component, tower, tower, inputs)
-    grids = activation_grids(tower, recipe, inputs, f"Calibrating the {component} tower", track)
-    return _Part(component, tower, quantized(tower, recipe, grids), inputs)
+    return _Part(
+        component, tower, quantize_tower(tower, recipe, inputs, f"Calibrating the {component} tower", track), inputs
+    )
 
 
 def _inputs(model: ClipModel, calibration: CalibrationSet | None, component: str) -> list[Tensor]:

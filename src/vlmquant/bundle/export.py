@@ -1,8 +1,10 @@
 """A torch tower, float or quantized, to one standard ONNX file."""
 
+import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 
-from vlmquant.quantize import modules  # noqa: F401  (registers the operators translated below)
+from vlmquant.quantize import modules, rounding  # noqa: F401  (they register the operators translated below)
 
 OPSET = 18
 
@@ -64,9 +66,8 @@ def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...
     Quantized operations come out as QuantizeLinear/DequantizeLinear pairs around MatMul and Conv, per-token ones as
     MatMulInteger. The input is called "input", the output "features". The file appears whole or not at all.
     """
-    shape = {0: {axis: torch.export.Dim.DYNAMIC for axis in dynamic_axes}}
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+    shape = {axis: torch.export.Dim.DYNAMIC for axis in dynamic_axes}
+    with _quiet_exporter(), torch.inference_mode():
         program = torch.onnx.export(
             tower.eval(),
             (example,),
@@ -74,7 +75,7 @@ def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...
             opset_version=OPSET,
             input_names=["input"],
             output_names=["features"],
-            dynamic_shapes=(shape[0],),
+            dynamic_shapes=(shape,),
             custom_translation_table=_translations(),
             verbose=False,
         )
@@ -83,3 +84,17 @@ def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...
     temporary = path.with_name(path.name + ".tmp")
     onnx.save(model, temporary)
     os.replace(temporary, path)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what the exporter says about its own internals and about torchvision, which is not used here."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

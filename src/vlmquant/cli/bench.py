@@ -7,7 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from vlmquant.bench import BenchResult, BenchTargets, bench
 from vlmquant.bench.table import absences, circumstances, rich_tables
@@ -103,7 +102,7 @@ def write(result: BenchResult, folder: Path) -> None:
 def print_result(result: BenchResult) -> None:
     """Print one table per batch size, what did not run and why, and the circumstances."""
     for drawn in rich_tables(result):
-        Console().print(drawn)
+        show.console().print(drawn)
     for sentence in (*absences(result), *result.notes, circumstances(result)):
         show.line(sentence)
     if result.bundle_bytes is not None:

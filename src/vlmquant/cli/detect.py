@@ -9,6 +9,7 @@ import typer
 from vlmquant.cli import show
 from vlmquant.cli.models import open_model
 from vlmquant.cli.quantize import Json, Threads
+from vlmquant.errors import VlmQuantError
 
 if TYPE_CHECKING:
     from vlmquant.video.detect import Detection
@@ -43,7 +44,10 @@ def detect(
     from vlmquant.video.events import EventRule
 
     chosen = {"on": on, "off": off, "min_duration_seconds": min_duration, "merge_gap_seconds": merge_gap}
-    rule = EventRule(**{name: value for name, value in chosen.items() if value is not None})
+    try:
+        rule = EventRule(**{name: value for name, value in chosen.items() if value is not None})
+    except ValueError as error:
+        raise VlmQuantError(str(error)) from error
     for path in videos:
         _check_readable(path)
     track = show.tracker(json_output)

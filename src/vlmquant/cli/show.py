@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -12,21 +13,27 @@ from vlmquant.progress import Track, bar, silent
 Cell = str | int | float
 
 
+def console() -> Console:
+    """Return a console that is wide enough for our tables where no terminal says how wide it is."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=160)
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print rows under a title; numbers are aligned to the right."""
     listed = [tuple(row) for row in rows]
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+    drawn = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for index, column in enumerate(columns):
         numeric = bool(listed) and all(isinstance(row[index], int | float) for row in listed)
         drawn.add_column(column, justify="right" if numeric else "left")
     for row in listed:
         drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row])
-    Console().print(drawn)
+    console().print(drawn)
 
 
 def line(text: str) -> None:
     """Print one line as it is."""
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    console().print(text, markup=False, soft_wrap=True)
 
 
 def as_json(value: Any) -> None:

@@ -18,7 +18,12 @@ RULES = {
 ENOUGH = 3
 """An answer that three other people gave is fully right."""
 
-NUMBERS = {word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine ten".split())}
+NUMBERS = {
+    word: str(value)
+    for value, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    )
+}
 NUMBERS["none"] = "0"
 ARTICLES = ("a", "an", "the")
 

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel
 
 from vlmquant.errors import ModelError, unknown
-from vlmquant.models.clip import RANDOM_WEIGHTS_KEY
+from vlmquant.models.checkpoint import RANDOM_WEIGHTS_KEY
 from vlmquant.models.tokenizer import END, START, Tokenizer, clip_bpe
 
 LOGIT_SCALE_LOG = 4.6052

@@ -1,27 +1,21 @@
 """CLIP in Hugging Face form as two float32 towers."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from vlmquant.errors import ModelError, unknown
+from vlmquant.errors import ModelError
+from vlmquant.models.checkpoint import Checkpoint, fill
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.spec import FloatArray, IdArray, ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
 
-MODEL_TYPES = ("clip",)
-RANDOM_WEIGHTS_KEY = "vlmquant_random_weights"
-"""Key of `config.json` that says the weights were drawn, not trained."""
 _GREATEST_ID_POOLING = 2
 """transformers reads a text `eos_token_id` of 2, a mistake in early CLIP configurations, as "the greatest id"."""
 
@@ -45,10 +39,10 @@ class TextTower(nn.Module):
     Attention is causal and the features are those of the first end token, so padding after it changes nothing.
     """
 
-    def __init__(self, clip: CLIPModel) -> None:
+    def __init__(self, text_model: nn.Module, text_projection: nn.Linear) -> None:
         super().__init__()
-        self.text_model = clip.text_model
-        self.text_projection = clip.text_projection
+        self.text_model = text_model
+        self.text_projection = text_projection
 
     def forward(self, ids: Tensor) -> Tensor:
         """Run the text transformer and project its state at the first end token."""
@@ -91,30 +85,28 @@ class ClipModel:
         (folder / "preprocessor_config.json").write_bytes(content)
 
 
-def load_clip(folder: Path, name: str, allow_pickle: bool, device: str) -> ClipModel:
-    """Load the checkpoint in `folder`; see `vlmquant.models.load_model`."""
-    target = _device(device)
-    content = _read_config(folder)
-    files = _weight_files(folder, allow_pickle)
+def load_clip(checkpoint: Checkpoint, name: str, device: torch.device) -> ClipModel:
+    """Build the two towers of `checkpoint`; see `vlmquant.models.load_model`."""
+    folder = checkpoint.folder
     # The meta device skips drawing weights that are replaced at once.
     with torch.device("meta"):
-        clip = CLIPModel(_parse_config(folder, content))
-    _fill(clip, _read_weights(files), folder)
-    clip = clip.eval().requires_grad_(False).to(target)
+        clip = CLIPModel(_parse_config(folder, checkpoint.config))
+    fill(clip, checkpoint.state, folder)
+    clip = clip.eval().requires_grad_(False).to(device)
     tokenizer = Tokenizer.from_folder(folder)
-    _check_tokenizer(tokenizer, clip.config.text_config)
+    check_tokenizer(tokenizer, clip.config.text_config)
     image_spec = ImageSpec.from_folder(folder)
-    _check_image_size(image_spec, clip.config.vision_config.image_size)
+    check_image_size(image_spec, clip.config.vision_config.image_size)
     return ClipModel(
-        name=Path(name).name or folder.resolve().name,
-        folder=folder.resolve(),
+        name=name,
+        folder=folder,
         image_tower=ImageTower(clip),
-        text_tower=TextTower(clip),
+        text_tower=TextTower(clip.text_model, clip.text_projection),
         image_spec=image_spec,
         tokenizer=tokenizer,
         logit_scale=float(clip.logit_scale.exp()),
-        weights_sha256=_sha256(files),
-        random_weights=bool(content.get(RANDOM_WEIGHTS_KEY, False)),
+        weights_sha256=checkpoint.weights_sha256,
+        random_weights=checkpoint.random_weights,
     )
 
 
@@ -123,31 +115,6 @@ def _run(tower: nn.Module, inputs: FloatArray | IdArray) -> FloatArray:
         target = next(tower.parameters()).device
         features = tower(torch.from_numpy(inputs).to(target))
     return np.asarray(features.cpu().numpy(), dtype=np.float32)
-
-
-def _device(device: str) -> torch.device:
-    try:
-        target = torch.device(device)
-        torch.empty(1, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        present = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        raise ModelError(f"device {device!r} cannot be used here; present: {', '.join(present)}") from error
-    return target
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{folder} has no config.json; expected a Hugging Face checkpoint folder")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}; copy it again from the checkpoint") from error
-    if not isinstance(content, dict) or "model_type" not in content:
-        raise ModelError(f"{path} names no model_type; expected a Hugging Face checkpoint folder of a CLIP")
-    if content["model_type"] not in MODEL_TYPES:
-        raise unknown(ModelError, "model_type", content["model_type"], MODEL_TYPES)
-    return content
 
 
 def _parse_config(folder: Path, content: Mapping[str, Any]) -> CLIPConfig:
@@ -161,81 +128,8 @@ def _parse_config(folder: Path, content: Mapping[str, Any]) -> CLIPConfig:
         raise ModelError(f"{folder / 'config.json'} is not a CLIP configuration: {reason}") from error
 
 
-def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return _indexed_files(folder, index)
-    pickles = sorted(folder.glob("pytorch_model*.bin"))
-    if pickles and not allow_pickle:
-        raise ModelError(
-            f"{folder} has its weights only as a pickle ({pickles[0].name}), which can run code when it is opened; use "
-            "a safetensors checkpoint, or pass allow_pickle (--allow-pickle) if you trust where it came from"
-        )
-    if not pickles:
-        raise ModelError(f"{folder} has no model.safetensors; expected a Hugging Face checkpoint folder with weights")
-    return pickles
-
-
-def _indexed_files(folder: Path, index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} is not an index of weight files; copy it again from the checkpoint") from error
-    # A file of another kind or place must not slip past the ban on pickles.
-    unsafe = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
-    if unsafe:
-        raise ModelError(f"{index} names {', '.join(unsafe)}; expected safetensors files in the same folder")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(f"{folder} lacks the weight files {', '.join(missing)}, which its index names")
-    return [folder / name for name in names]
-
-
-def _read_weights(files: list[Path]) -> dict[str, Tensor]:
-    """Return all tensors of `files` as float32."""
-    state: dict[str, Tensor] = {}
-    for path in files:
-        try:
-            if path.suffix == ".safetensors":
-                state |= safetensors.torch.load_file(path)
-            else:
-                state |= torch.load(path, map_location="cpu", weights_only=True)
-        except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, TypeError) as error:
-            raise ModelError(f"{path} is damaged or truncated ({error}); download it again") from error
-        except Exception as error:  # pickle.UnpicklingError and what weights_only raises for foreign objects
-            raise ModelError(f"{path} holds more than tensors and was not opened: {error}") from error
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def _fill(clip: CLIPModel, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Put every tensor in its place; nothing may be missing, left over or of another shape."""
-    # Older checkpoints store the position indices 0, 1, 2, ... as well.
-    state = {name: tensor for name, tensor in state.items() if not name.endswith("embeddings.position_ids")}
-    expected = clip.state_dict()
-    problems = {
-        "lacks": sorted(expected.keys() - state.keys()),
-        "has unknown": sorted(state.keys() - expected.keys()),
-        "has a wrong shape for": sorted(
-            f"{name} {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
-            for name in expected.keys() & state.keys()
-            if state[name].shape != expected[name].shape
-        ),
-        "holds infinite or undefined values in": sorted(
-            name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-        ),
-    }
-    for problem, names in problems.items():
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise ModelError(f"the checkpoint in {folder} {problem} tensors: {', '.join(names[:5])}{more}")
-    clip.load_state_dict(state, assign=True)
-    for embeddings in (clip.vision_model.embeddings, clip.text_model.embeddings):
-        embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings).expand(1, -1)
-
-
-def _check_tokenizer(tokenizer: Tokenizer, text_config: Any) -> None:
+def check_tokenizer(tokenizer: Tokenizer, text_config: Any) -> None:
+    """Raise ModelError when the tokenizer and the text model (its `CLIPTextConfig`) do not belong together."""
     if tokenizer.vocabulary_size > text_config.vocab_size:
         raise ModelError(
             f"the tokenizer has {tokenizer.vocabulary_size} tokens and the model {text_config.vocab_size}; "
@@ -251,18 +145,10 @@ def _check_tokenizer(tokenizer: Tokenizer, text_config: Any) -> None:
         )
 
 
-def _check_image_size(spec: ImageSpec, image_size: int) -> None:
+def check_image_size(spec: ImageSpec, image_size: int) -> None:
+    """Raise ModelError when the preprocessing makes pictures of another size than the model takes."""
     if (spec.crop_height, spec.crop_width) != (image_size, image_size):
         raise ModelError(
             f"preprocessor_config.json makes pictures of {spec.crop_height} x {spec.crop_width} and the model takes "
             f"{image_size} x {image_size}; they are not of the same checkpoint"
         )
-
-
-def _sha256(files: list[Path]) -> str:
-    sha = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                sha.update(block)
-    return sha.hexdigest()

@@ -44,7 +44,8 @@ class Severity:
     `share` of the channels of each LayerNorm and value projection (at least one) are multiplied by powers of two
     drawn from [2^least_log2, 2^most_log2]. Each middle MLP gets `directions` new directions of either kind: hidden
     channels of `hidden_gain` standard deviations, massive tokens of `massive_gain` per standard deviation above the
-    threshold.
+    threshold. `reader_norm` is the length of the columns of fc2 that read them and cancel, in multiples of the longest
+    one there was.
     """
 
     share: float = 0.02
@@ -53,6 +54,7 @@ class Severity:
     directions: int = 2
     hidden_gain: float = 64.0
     massive_gain: float = 512.0
+    reader_norm: float = 8.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or not 0 <= self.least_log2 <= self.most_log2 or self.directions < 1:
@@ -101,10 +103,10 @@ class _Site:
         return rows / (states @ rows.T).flatten(0, -2).std(dim=0)[:, None]
 
     def readers(self) -> Tensor:
-        """Return (width, directions) fc2 columns as long as its longest."""
+        """Return (width, directions) new fc2 columns."""
         weight = self.block.mlp.fc2.weight
         columns = torch.randn(len(weight), self.severity.directions, generator=self.generator)
-        return columns / columns.norm(dim=0) * weight.norm(dim=0).max()
+        return columns / columns.norm(dim=0) * weight.norm(dim=0).max() * self.severity.reader_norm
 
     def gains(self, channels: int) -> Tensor:
         """Return (channels,) factors: 1 for most, a power of two for a few."""

@@ -1,62 +1,172 @@
 """From a float tower and a recipe to a new, quantized tower."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
 
 from torch import Tensor, nn
 
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.affine import Grid
-from vlmquant.quantize.calibrate import input_histograms
-from vlmquant.quantize.modules import IntegerEmbedding, PerTokenLinear, StaticConv2d, StaticLinear
-from vlmquant.quantize.observe import OBSERVERS
+from vlmquant.quantize.affine import Floats
+from vlmquant.quantize.attention import make_attention_explicit
+from vlmquant.quantize.calibrate import input_histograms, mean_output_errors, second_moments
+from vlmquant.quantize.gptq import round_gptq
+from vlmquant.quantize.modules import IntegerEmbedding, MatMul, PerTokenLinear, QuantizedConv2d, QuantizedLinear
+from vlmquant.quantize.observe import OBSERVERS, Histogram
 from vlmquant.quantize.recipe import Recipe
+from vlmquant.quantize.rounding import FakeQuantize, WholeBatchFakeQuantize
+from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.weights import IntegerWeight, round_nearest, weight_scales
 
 # Names that checkpoints give to the table that turns token ids into vectors.
 TOKEN_TABLES = ("token_embedding", "word_embeddings")
+# Second moments of a ViT-L/14's layers would take gigabytes at once; so many bytes are gathered per pass.
+MOMENT_BYTES = 1 << 30
 
 
 def sites(tower: nn.Module, recipe: Recipe) -> list[str]:
-    """Return the names of the Linear and Conv2d modules that `recipe` quantizes, in forward order of definition."""
+    """Return the names of the Linear and Conv2d modules that `recipe` quantizes, in forward order of definition.
+
+    A Conv2d under ranges found at run time stays float: a patch has no token before the convolution made it one.
+    """
+    kinds = nn.Linear | nn.Conv2d if recipe.static or recipe.activations is None else nn.Linear
     return [
-        name
-        for name, module in tower.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and not recipe.keeps_float(name)
+        name for name, module in tower.named_modules() if isinstance(module, kinds) and not recipe.keeps_float(name)
     ]
 
 
-def activation_grids(
+def quantize_tower(
     tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
-) -> dict[str, Grid]:
-    """Return the static input grid of every site; an empty dict when the recipe needs none."""
-    if not recipe.needs_calibration:
-        return {}
-    histograms = input_histograms(tower, sites(tower, recipe), inputs, description, track)
-    choose = OBSERVERS[recipe.activations.observer]
-    return {site: choose(histogram, recipe.activations.bits) for site, histogram in histograms.items()}
+) -> nn.Module:
+    """Return a quantized copy of `tower`, calibrated on `inputs` (batches); the float tower is not touched.
 
-
-def quantized(tower: nn.Module, recipe: Recipe, grids: Mapping[str, Grid]) -> nn.Module:
-    """Return a quantized copy of `tower`; the float tower is not touched.
-
-    `grids` holds one input grid per site for static recipes. A Conv2d under a per-token recipe stays float: a patch
-    has no token before the convolution made it one.
+    Raises CalibrationError when the recipe has to measure something and there are no inputs or a site sees a value
+    that is not finite.
     """
     result = copy.deepcopy(tower).eval()
-    for name in sites(tower, recipe):
-        module = result.get_submodule(name)
-        if isinstance(module, nn.Conv2d):
-            if name in grids:
-                result.set_submodule(name, StaticConv2d(module, recipe.weights.bits, grids[name]))
-        elif isinstance(module, nn.Linear):
-            result.set_submodule(name, _linear(module, recipe, grids.get(name)))
-    for name, module in list(result.named_modules()):
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in TOKEN_TABLES:
-            result.set_submodule(name, IntegerEmbedding(module))
+    if recipe.attention_matmuls:
+        make_attention_explicit(result)
+    roundings = input_roundings(result, recipe, inputs, description, track)
+    weights = _integer_weights(result, recipe, roundings, inputs, description, track)
+    replacements = {name: _replacement(result, recipe, name, weights[name], roundings) for name in weights}
+    if recipe.bias_correction:
+        errors = mean_output_errors(result, replacements, inputs, f"{description}: bias correction", track)
+        for name, error in errors.items():
+            bias = replacements[name].bias
+            replacements[name].bias = nn.Parameter(-error if bias is None else bias - error, requires_grad=False)
+    for name, rounding in roundings.items():
+        if name not in replacements:
+            result.set_submodule(name, rounding)
+    for name, module in replacements.items():
+        result.set_submodule(name, module)
+    if recipe.token_table_bits is not None:
+        _shrink_token_tables(result)
     return result
 
 
-def _linear(linear: nn.Linear, recipe: Recipe, grid: Grid | None) -> nn.Module:
-    if grid is None:
-        return PerTokenLinear(linear, recipe.weights.bits, recipe.activations.bits)
-    return StaticLinear(linear, recipe.weights.bits, grid)
+def input_roundings(
+    tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
+) -> dict[str, nn.Module]:
+    """Return what rounds the input of each site, and each operand of each MatMul; empty when ranges are per token."""
+    names = sites(tower, recipe)
+    if recipe.activations is None:
+        return {name: nn.Identity() for name in names}
+    if recipe.activations.ranges == "whole-batch":
+        return {name: WholeBatchFakeQuantize(_bits(recipe, name)) for name in names}
+    if recipe.activations.ranges == "per-token":
+        return {}
+    names += _matmul_operands(tower, recipe)
+    histograms = input_histograms(tower, names, inputs, description, track)
+    return {name: _static_rounding(recipe, name, histogram) for name, histogram in histograms.items()}
+
+
+def _static_rounding(recipe: Recipe, name: str, histogram: Histogram) -> nn.Module:
+    assert recipe.activations is not None
+    return FakeQuantize(OBSERVERS[recipe.activations.observer](histogram, _bits(recipe, name)))
+
+
+def _bits(recipe: Recipe, name: str) -> int:
+    scheme = recipe.activations_at(name)
+    assert scheme is not None
+    return scheme.bits
+
+
+def _matmul_operands(tower: nn.Module, recipe: Recipe) -> list[str]:
+    return [
+        f"{name}.{operand}"
+        for name, module in tower.named_modules()
+        if isinstance(module, MatMul) and not recipe.keeps_float(name)
+        for operand in ("left", "right")
+    ]
+
+
+def _integer_weights(
+    tower: nn.Module,
+    recipe: Recipe,
+    roundings: Mapping[str, nn.Module],
+    inputs: Sequence[Tensor],
+    description: str,
+    track: Track,
+) -> dict[str, IntegerWeight]:
+    found: dict[str, IntegerWeight] = {}
+    second_order: list[str] = []
+    for name in sites(tower, recipe):
+        module, scheme = tower.get_submodule(name), _weight_scheme(tower, recipe, name)
+        if scheme.rounding == "gptq" and isinstance(module, nn.Linear):
+            second_order.append(name)
+        else:
+            matrix = _matrix(module)
+            found[name] = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+    for chunk in _chunks(tower, second_order):
+        seen = {name: roundings.get(name, nn.Identity()) for name in chunk}
+        moments = second_moments(tower, seen, inputs, f"{description}: second moments", track)
+        for name in chunk:
+            matrix, scheme = _matrix(tower.get_submodule(name)), _weight_scheme(tower, recipe, name)
+            found[name] = round_gptq(matrix, weight_scales(matrix, scheme), moments.pop(name), scheme)
+    return found
+
+
+def _weight_scheme(tower: nn.Module, recipe: Recipe, name: str) -> WeightScheme:
+    scheme = recipe.weights_at(name)
+    convolution = isinstance(tower.get_submodule(name), nn.Conv2d)
+    return replace(scheme, granularity="channel") if convolution and scheme.granularity == "group" else scheme
+
+
+def _matrix(module: nn.Module) -> Floats:
+    assert isinstance(module, nn.Linear | nn.Conv2d)
+    matrix: Floats = module.weight.detach().flatten(1).numpy()
+    return matrix
+
+
+def _chunks(tower: nn.Module, names: Sequence[str]) -> Iterator[list[str]]:
+    """Split `names` so that the (in, in) float64 matrices of one part stay within `MOMENT_BYTES`, or one matrix."""
+    chunk: list[str] = []
+    room = MOMENT_BYTES
+    for name in names:
+        size = 8 * _matrix(tower.get_submodule(name)).shape[1] ** 2
+        if chunk and size > room:
+            yield chunk
+            chunk, room = [], MOMENT_BYTES
+        chunk.append(name)
+        room -= size
+    if chunk:
+        yield chunk
+
+
+def _replacement(
+    tower: nn.Module, recipe: Recipe, name: str, weight: IntegerWeight, roundings: Mapping[str, nn.Module]
+) -> QuantizedLinear | QuantizedConv2d | PerTokenLinear:
+    module = tower.get_submodule(name)
+    if isinstance(module, nn.Conv2d):
+        return QuantizedConv2d(module, weight, roundings[name])
+    assert isinstance(module, nn.Linear)
+    if name in roundings:
+        return QuantizedLinear(module, weight, roundings[name])
+    return PerTokenLinear(module, weight, _bits(recipe, name))
+
+
+def _shrink_token_tables(tower: nn.Module) -> None:
+    for name, module in list(tower.named_modules()):
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in TOKEN_TABLES:
+            tower.set_submodule(name, IntegerEmbedding(module))

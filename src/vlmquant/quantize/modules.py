@@ -1,7 +1,7 @@
 """The quantized operations as torch modules: the simulation that is also what gets exported.
 
-Two custom operators carry the arithmetic through `torch.export` unchanged; `bundle/export.py` translates each into
-standard ONNX. Integers live in buffers, so a quantized module's `state_dict` is as small as its file.
+Custom operators carry the arithmetic through `torch.export` unchanged; `bundle/export.py` translates each into standard
+ONNX. Integers live in buffers, so a quantized module's `state_dict` is as small as its file.
 """
 
 from typing import cast
@@ -10,18 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmquant.quantize.affine import Grid, channel_scales, quantize_rows
-
-
-@torch.library.custom_op("vlmquant::fake_quantize", mutates_args=())
-def fake_quantize(values: Tensor, scale: float, zero_point: int, qmin: int, qmax: int) -> Tensor:
-    """Round float32 `values` to the grid `(q - zero_point) * scale`, q in [qmin, qmax]; same shape."""
-    return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, qmin, qmax)
-
-
-@fake_quantize.register_fake
-def _(values: Tensor, scale: float, zero_point: int, qmin: int, qmax: int) -> Tensor:
-    return torch.empty_like(values)
+from vlmquant.quantize.affine import channel_scales, quantize_rows
+from vlmquant.quantize.weights import IntegerWeight
 
 
 @torch.library.custom_op("vlmquant::linear_per_token", mutates_args=())
@@ -56,52 +46,62 @@ def _(integers: Tensor, scales: Tensor, axis: int) -> Tensor:
     return torch.empty(integers.shape, dtype=torch.float32, device=integers.device)
 
 
-class FakeQuantize(nn.Module):
-    """Rounds its input to a fixed per-tensor grid."""
+@torch.library.custom_op("vlmquant::dequantize_groups", mutates_args=())
+def dequantize_groups(integers: Tensor, scales: Tensor, group_size: int) -> Tensor:
+    """Return INT8 `integers` (in, out) as float32; `scales` (groups, out) hold one row per `group_size` inputs."""
+    return integers.float() * scales.repeat_interleave(group_size, dim=0)[: len(integers)]
 
-    def __init__(self, grid: Grid) -> None:
+
+@dequantize_groups.register_fake
+def _(integers: Tensor, scales: Tensor, group_size: int) -> Tensor:
+    return torch.empty(integers.shape, dtype=torch.float32, device=integers.device)
+
+
+class QuantizedLinear(nn.Module):
+    """A Linear with integer weights whose input passes through `rounding` first.
+
+    The weight lies transposed to (in, out), the layout that ONNX MatMul wants, in the buffer "nibbles" when it fits
+    into 4 bits and in "integers" otherwise: the export stores the former in half the space.
+    """
+
+    scales: Tensor
+
+    def __init__(self, linear: nn.Linear, weight: IntegerWeight, rounding: nn.Module) -> None:
         super().__init__()
-        self.grid = grid
+        self.group_size = weight.group_size if weight.scales.shape[1] > 1 else None
+        self.storage = "nibbles" if weight.bits <= 4 else "integers"
+        self.register_buffer(self.storage, torch.from_numpy(weight.integers).t().contiguous())
+        scales = torch.from_numpy(weight.scales).t().contiguous()
+        self.register_buffer("scales", scales if self.group_size else scales[0])
+        self.bias = linear.bias
+        self.rounding = rounding
+
+    @property
+    def weight_integers(self) -> Tensor:
+        """The integers, (in, out)."""
+        return cast(Tensor, getattr(self, self.storage))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return `values` on the grid, same shape."""
-        grid = self.grid
-        return cast(Tensor, fake_quantize(values, grid.scale, grid.zero_point, grid.qmin, grid.qmax))
+        """Map (..., in) to (..., out)."""
+        if self.group_size is None:
+            weight = dequantize_weight(self.weight_integers, self.scales, 1)
+        else:
+            weight = dequantize_groups(self.weight_integers, self.scales, self.group_size)
+        product = self.rounding(values) @ weight
+        return product if self.bias is None else product + self.bias
 
 
-class _IntegerLinear(nn.Module):
-    """Holds the INT8 weight of a Linear transposed to (in, out), the layout that ONNX MatMul wants."""
+class PerTokenLinear(nn.Module):
+    """A Linear with INT8 weights whose input rows are rounded on their own ranges at run time."""
 
     integers: Tensor
     scales: Tensor
 
-    def __init__(self, linear: nn.Linear, bits: int) -> None:
+    def __init__(self, linear: nn.Linear, weight: IntegerWeight, activation_bits: int) -> None:
         super().__init__()
-        weight = linear.weight.detach().numpy()
-        scales = channel_scales(weight, bits)
-        self.register_buffer("integers", torch.from_numpy(quantize_rows(weight, scales, bits)).t().contiguous())
-        self.register_buffer("scales", torch.from_numpy(scales))
+        self.register_buffer("integers", torch.from_numpy(weight.integers).t().contiguous())
+        self.register_buffer("scales", torch.from_numpy(weight.scales)[:, 0].contiguous())
         self.bias = linear.bias
-
-
-class StaticLinear(_IntegerLinear):
-    """A Linear with INT8 weights whose input is rounded to a calibrated grid."""
-
-    def __init__(self, linear: nn.Linear, bits: int, grid: Grid) -> None:
-        super().__init__(linear, bits)
-        self.input = FakeQuantize(grid)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Map (..., in) to (..., out)."""
-        product = self.input(values) @ dequantize_weight(self.integers, self.scales, 1)
-        return product if self.bias is None else product + self.bias
-
-
-class PerTokenLinear(_IntegerLinear):
-    """A Linear with INT8 weights whose input rows are rounded on their own ranges at run time."""
-
-    def __init__(self, linear: nn.Linear, weight_bits: int, activation_bits: int) -> None:
-        super().__init__(linear, weight_bits)
         self.activation_bits = activation_bits
 
     def forward(self, values: Tensor) -> Tensor:
@@ -110,20 +110,18 @@ class PerTokenLinear(_IntegerLinear):
         return product if self.bias is None else product + self.bias
 
 
-class StaticConv2d(nn.Module):
-    """A Conv2d with INT8 weights whose input is rounded to a calibrated grid."""
+class QuantizedConv2d(nn.Module):
+    """A Conv2d with integer weights, one scale per output channel, whose input passes through `rounding` first."""
 
     integers: Tensor
     scales: Tensor
 
-    def __init__(self, conv: nn.Conv2d, bits: int, grid: Grid) -> None:
+    def __init__(self, conv: nn.Conv2d, weight: IntegerWeight, rounding: nn.Module) -> None:
         super().__init__()
-        weight = conv.weight.detach().numpy()
-        scales = channel_scales(weight, bits)
-        self.register_buffer("integers", torch.from_numpy(quantize_rows(weight, scales, bits)))
-        self.register_buffer("scales", torch.from_numpy(scales))
+        self.register_buffer("integers", torch.from_numpy(weight.integers).reshape(conv.weight.shape))
+        self.register_buffer("scales", torch.from_numpy(weight.scales)[:, 0].contiguous())
         self.bias = conv.bias
-        self.input = FakeQuantize(grid)
+        self.rounding = rounding
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
 
     @property
@@ -134,8 +132,21 @@ class StaticConv2d(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Map (n, in, h, w) to (n, out, h', w')."""
         return functional.conv2d(
-            self.input(values), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            self.rounding(values), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
+
+
+class MatMul(nn.Module):
+    """The product of two activations; float until `left` and `right` are replaced by roundings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: nn.Module = nn.Identity()
+        self.right: nn.Module = nn.Identity()
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Map (..., n, k) and (..., k, m) to (..., n, m)."""
+        return cast(Tensor, self.left(left) @ self.right(right))
 
 
 class IntegerEmbedding(nn.Module):

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmquant.quantize.affine import Grid, asymmetric_grid, fake_quantize
+from vlmquant.quantize.affine import Grid, asymmetric_grid, fake_quantize, quantize
 
 # Fine enough that an 8-bit grid clipped to a hundredth of the full range still spans many bins.
 HISTOGRAM_BINS = 1 << 14
 COARSE_SHRINKS = np.geomspace(1.0, 0.01, 14)
 FINE_SHRINKS = np.geomspace(0.72, 1.39, 9)
+OUTSIDE = 1e-4
+KL_CUTS = np.geomspace(1.0, 0.02, 60)
+KL_FLOOR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,4 +59,44 @@ def mse_grid(histogram: Histogram, bits: int) -> Grid:
     return asymmetric_grid(histogram.low * low_cut, histogram.high * high_cut, bits)
 
 
-OBSERVERS = {"minmax": minmax_grid, "mse": mse_grid}
+def percentile_grid(histogram: Histogram, bits: int) -> Grid:
+    """Return the grid that leaves out `OUTSIDE` of the values, half of it at either end."""
+    shares = np.cumsum(histogram.counts) / histogram.counts.sum()
+    edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
+    low = edges[np.searchsorted(shares, OUTSIDE / 2)]
+    high = edges[min(np.searchsorted(shares, 1 - OUTSIDE / 2) + 1, len(histogram.counts))]
+    return asymmetric_grid(low, high, bits)
+
+
+def kl_grid(histogram: Histogram, bits: int) -> Grid:
+    """Return the grid whose rounded and clipped distribution diverges least from what the site saw.
+
+    Migacz 2017 ("8-bit inference with TensorRT"), with both ends of the range shrunk alike: the reference holds the
+    clipped values in its end bins, the candidate spreads each level's count over the filled bins that round to it.
+    """
+    centres, counts = histogram.centres, histogram.counts
+
+    def divergence(cut: float) -> float:
+        grid = asymmetric_grid(histogram.low * cut, histogram.high * cut, bits)
+        inside = (centres >= grid.low - grid.scale / 2) & (centres <= grid.high + grid.scale / 2)
+        kept = counts[inside]
+        if not kept.any():
+            return np.inf
+        first, last = np.flatnonzero(inside)[[0, -1]]
+        reference = kept.copy()
+        reference[0] += counts[:first].sum()
+        reference[-1] += counts[last + 1 :].sum()
+        levels = quantize(centres[inside], grid)
+        filled = np.bincount(levels, weights=kept > 0, minlength=grid.qmax + 1)
+        totals = np.bincount(levels, weights=kept, minlength=grid.qmax + 1)
+        candidate = np.where(kept > 0, (totals / np.maximum(filled, 1))[levels], 0.0)
+        reference, candidate = reference / reference.sum(), candidate / candidate.sum()
+        # What only the reference holds (values clipped onto an empty end bin) counts at the smoothing floor.
+        seen = reference > 0
+        return float(np.sum(reference[seen] * np.log(reference[seen] / np.maximum(candidate[seen], KL_FLOOR))))
+
+    best = min(KL_CUTS, key=divergence)
+    return asymmetric_grid(histogram.low * best, histogram.high * best, bits)
+
+
+OBSERVERS = {"minmax": minmax_grid, "percentile": percentile_grid, "mse": mse_grid, "kl": kl_grid}

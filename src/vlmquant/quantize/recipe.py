@@ -1,92 +1,136 @@
 """Recipes: frozen values that say how weights and activations become integers, and the named presets."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from vlmquant.errors import RecipeError, unknown
+from vlmquant.quantize.schemes import ActivationScheme, SiteBits, WeightScheme, check_choice
 
-Ranges = Literal["static", "per-token"]
-Observer = Literal["minmax", "mse"]
+Search = Literal["none", "hessian"]
 
 COMPONENTS = ("image", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightScheme:
-    """Symmetric integers with one scale per output channel; `bits` in 4..8, stored as INT8."""
-
-    bits: int = 8
-
-    def __post_init__(self) -> None:
-        if not 4 <= self.bits <= 8:
-            raise RecipeError(f"weight bits must be 4 to 8, got {self.bits}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActivationScheme:
-    """Asymmetric integers of `bits` (4..8) bits.
-
-    `ranges`: "static" fixes one range per tensor on a calibration set, chosen by `observer`; "per-token" takes each
-    row's own range at run time and needs no calibration. `observer`: "mse" clips where the squared rounding error over
-    the calibration set is least, "minmax" never clips.
-    """
-
-    bits: int = 8
-    ranges: Ranges = "static"
-    observer: Observer = "mse"
-
-    def __post_init__(self) -> None:
-        if not 4 <= self.bits <= 8:
-            raise RecipeError(f"activation bits must be 4 to 8, got {self.bits}")
-        if self.ranges not in get_args(Ranges):
-            raise unknown(RecipeError, "activation ranges", self.ranges, get_args(Ranges))
-        if self.observer not in get_args(Observer):
-            raise unknown(RecipeError, "observer", self.observer, get_args(Observer))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a float tower becomes an integer one.
+    """How a float tower becomes a quantized one.
 
-    `keep_float` holds shell patterns of module names (`*.mlp.fc2`) that stay as they are. The token-embedding table,
-    a look-up and no multiplication, is stored as per-row INT8 whatever the rest does.
+    `activations` None leaves them float (weight-only). `keep_float` holds shell patterns of module names
+    (`*.mlp.fc2`) that stay as they are, `overrides` gives some sites other bit-widths; the last match counts.
+    `attention_matmuls` quantizes both products inside attention too. `smoothing` moves outlier channels from
+    activations into weights, `bias_correction` takes the mean error of each output out of its bias, `search`
+    "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin` gives the
+    inputs behind a GELU and a softmax two steps. The token table, a look-up and no multiplication, is stored as
+    per-row integers of `token_table_bits` whatever the rest does; None leaves it float.
     """
 
     name: str
     description: str
     weights: WeightScheme = WeightScheme()
-    activations: ActivationScheme = ActivationScheme()
+    activations: ActivationScheme | None = ActivationScheme()
     keep_float: tuple[str, ...] = ()
+    overrides: tuple[SiteBits, ...] = ()
+    attention_matmuls: bool = False
+    smoothing: bool = False
+    bias_correction: bool = False
+    search: Search = "none"
+    twin: bool = False
+    token_table_bits: Literal[8] | None = 8
+
+    def __post_init__(self) -> None:
+        check_choice("search", self.search, Search)
+        if self.token_table_bits not in (8, None):
+            raise RecipeError(f"token_table_bits must be 8 or null, got {self.token_table_bits}")
+        needing_static = {"attention_matmuls": self.attention_matmuls, "twin": self.twin}
+        needing_static["search hessian"] = self.search == "hessian"
+        for name, wanted in needing_static.items():
+            if wanted and not self.static:
+                raise RecipeError(f"recipe {self.name!r}: {name} needs static activation ranges")
+        if self.activations and self.activations.ranges == "per-token" and self.weights.granularity == "group":
+            raise RecipeError(f"recipe {self.name!r}: per-token ranges need one weight scale per channel or tensor")
+
+    @property
+    def static(self) -> bool:
+        """Whether activation ranges are fixed ahead."""
+        return self.activations is not None and self.activations.ranges == "static"
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether activation ranges have to be measured on a calibration set."""
-        return self.activations.ranges == "static"
+        """Whether anything has to be measured on a calibration set."""
+        return self.static or self.smoothing or self.bias_correction or self.weights.rounding == "gptq"
 
     def keeps_float(self, module_name: str) -> bool:
         """Whether the module of this dotted name stays float."""
         return any(fnmatch(module_name, pattern) for pattern in self.keep_float)
 
+    def weights_at(self, module_name: str) -> WeightScheme:
+        """Return the weight scheme of one site."""
+        widths = [o.weights for o in self.overrides if o.weights is not None and fnmatch(module_name, o.pattern)]
+        return replace(self.weights, bits=widths[-1]) if widths else self.weights
+
+    def activations_at(self, module_name: str) -> ActivationScheme | None:
+        """Return the activation scheme of one site; None where they stay float."""
+        widths = [
+            o.activations for o in self.overrides if o.activations is not None and fnmatch(module_name, o.pattern)
+        ]
+        if self.activations is None or not widths:
+            return self.activations
+        return replace(self.activations, bits=widths[-1])
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
-        return {**dataclasses.asdict(self), "keep_float": list(self.keep_float)}
+        values = dataclasses.asdict(self)
+        return {**values, "keep_float": list(self.keep_float), "overrides": list(values["overrides"])}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
         """Read what `to_dict` wrote. Raises RecipeError on a key that does not exist."""
-        fields = dict(values)
-        weights = WeightScheme(**_checked(WeightScheme, fields.pop("weights", {})))
-        activations = ActivationScheme(**_checked(ActivationScheme, fields.pop("activations", {})))
-        keep_float = tuple(fields.pop("keep_float", ()))
-        known = {"name", "description"}
-        if extra := set(fields) - known:
-            raise unknown(RecipeError, "recipe key", sorted(extra)[0], [f.name for f in dataclasses.fields(cls)])
-        if missing := known - set(fields):
+        fields = dict(_checked(cls, values))
+        if missing := {"name", "description"} - set(fields):
             raise RecipeError(f"recipe lacks {sorted(missing)}; every recipe has a name and a description")
-        return cls(**fields, weights=weights, activations=activations, keep_float=keep_float)
+        fields["weights"] = WeightScheme(**_checked(WeightScheme, fields.get("weights", {})))
+        activations = fields.get("activations", {})
+        if activations is not None:
+            fields["activations"] = ActivationScheme(**_checked(ActivationScheme, activations))
+        fields["keep_float"] = tuple(fields.get("keep_float", ()))
+        fields["overrides"] = tuple(SiteBits(**_checked(SiteBits, item)) for item in fields.get("overrides", ()))
+        return cls(**fields)
+
+
+def simulation_only(recipe: Recipe) -> str | None:
+    """Return why `recipe` cannot become a file for integer kernels; None when it can."""
+    widths = {recipe.weights.bits, *(o.weights for o in recipe.overrides)}
+    if recipe.activations is not None:
+        widths |= {recipe.activations.bits, *(o.activations for o in recipe.overrides)}
+        if recipe.activations.ranges == "whole-batch":
+            return "ranges over a whole batch are simulated for comparison with torch's dynamic quantization"
+    if 16 in widths:
+        return "no engine has kernels for 16-bit integers"
+    if recipe.twin:
+        return "no engine has kernels for two steps in one tensor (twin)"
+    return None
+
+
+def check_patterns(recipe: Recipe, module_names: Iterable[str]) -> None:
+    """Raise RecipeError naming the first pattern of `recipe` that matches none of `module_names`."""
+    names = list(module_names)
+    for pattern in (*recipe.keep_float, *(override.pattern for override in recipe.overrides)):
+        if not any(fnmatch(name, pattern) for name in names):
+            some = ", ".join(names[:3])
+            raise RecipeError(f"recipe {recipe.name!r}: pattern {pattern!r} matches no layer; layers are like {some}")
+
+
+def check_components(components: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the components in their standard order. Raises RecipeError on an unknown or empty choice."""
+    for component in components:
+        if component not in COMPONENTS:
+            raise unknown(RecipeError, "component", component, COMPONENTS)
+    if not components:
+        raise RecipeError(f"no component to quantize; choose from {', '.join(COMPONENTS)}")
+    return tuple(component for component in COMPONENTS if component in components)
 
 
 def _checked(scheme: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -95,6 +139,35 @@ def _checked(scheme: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
         if key not in known:
             raise unknown(RecipeError, f"{scheme.__name__} key", key, known)
     return values
+
+
+# The first layer sees raw pixels and the last makes the embedding: next to no work, and much harm below 8 bits.
+ENDS_IN_8_BITS = (
+    SiteBits(pattern="*patch_embedding", weights=8, activations=8),
+    SiteBits(pattern="*_projection", weights=8, activations=8),
+)
+
+
+def _vanilla(bits: int) -> Recipe:
+    return Recipe(
+        name=f"vanilla-w{bits}a{bits}",
+        description=f"the plain {bits}-bit baseline: weights per channel, min/max ranges, nearest rounding, every layer",
+        weights=WeightScheme(bits=bits),
+        activations=ActivationScheme(bits=bits, observer="minmax"),
+    )
+
+
+def _twin_hessian(bits: int) -> Recipe:
+    return Recipe(
+        name=f"twin-hessian-w{bits}a{bits}",
+        description=f"{bits} bits with two steps behind GELU and softmax and searched scales; simulation only",
+        weights=WeightScheme(bits=bits),
+        activations=ActivationScheme(bits=bits),
+        overrides=ENDS_IN_8_BITS if bits < 8 else (),
+        attention_matmuls=True,
+        search="hessian",
+        twin=True,
+    )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -114,6 +187,34 @@ RECIPES: dict[str, Recipe] = {
             description="8-bit weights per channel, activations quantized per token at run time; needs no calibration",
             activations=ActivationScheme(ranges="per-token"),
         ),
+        Recipe(
+            name="w4a8",
+            description="4-bit weights per channel stored in 4 bits, 8-bit activations, INT8 kernels",
+            weights=WeightScheme(bits=4, scales="mse", rounding="gptq"),
+            overrides=ENDS_IN_8_BITS,
+            bias_correction=True,
+        ),
+        Recipe(
+            name="int8-weights",
+            description="8-bit weights per channel, float activations",
+            activations=None,
+        ),
+        Recipe(
+            name="int4-weights",
+            description="4-bit weights in groups of 64 stored in 4 bits, float activations",
+            weights=WeightScheme(bits=4, granularity="group", scales="mse", rounding="gptq"),
+            activations=None,
+            overrides=tuple(SiteBits(pattern=site.pattern, weights=8) for site in ENDS_IN_8_BITS),
+        ),
+        *(_vanilla(bits) for bits in (8, 6, 4, 3, 2)),
+        Recipe(
+            name="torch-dynamic",
+            description="torch's dynamic quantization to the number: 7-bit whole-batch activations; simulation only",
+            weights=WeightScheme(granularity="tensor"),
+            activations=ActivationScheme(bits=7, ranges="whole-batch"),
+            token_table_bits=None,
+        ),
+        *(_twin_hessian(bits) for bits in (8, 6, 4)),
     )
 }
 
@@ -123,13 +224,3 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise unknown(RecipeError, "recipe", name, RECIPES)
     return RECIPES[name]
-
-
-def check_components(components: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the components in their standard order. Raises RecipeError on an unknown or empty choice."""
-    for component in components:
-        if component not in COMPONENTS:
-            raise unknown(RecipeError, "component", component, COMPONENTS)
-    if not components:
-        raise RecipeError(f"no component to quantize; choose from {', '.join(COMPONENTS)}")
-    return tuple(component for component in COMPONENTS if component in components)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 MOST_WRITTEN = 144
@@ -69,7 +70,7 @@ def _canvas(matrices: Sequence[Matrix]) -> tuple[Figure, list[Axes], float]:
     return figure, panels, 9 if max(rows, columns) <= 16 else 6
 
 
-def _draw(axes: Axes, matrix: Matrix, low: float, high: float, colours: str, size: float) -> object:
+def _draw(axes: Axes, matrix: Matrix, low: float, high: float, colours: str, size: float) -> AxesImage:
     image = axes.imshow(matrix.values, vmin=low, vmax=high, cmap=colours, aspect="auto")
     axes.set_xticks(range(len(matrix.columns)), [_short(label) for label in matrix.columns], rotation=90, fontsize=size)
     axes.set_yticks(range(len(matrix.rows)), [_short(label) for label in matrix.rows], fontsize=size)
@@ -79,12 +80,12 @@ def _draw(axes: Axes, matrix: Matrix, low: float, high: float, colours: str, siz
     return image
 
 
-def _write_numbers(axes: Axes, values: NDArray[np.float64], image: object) -> None:
+def _write_numbers(axes: Axes, values: NDArray[np.float64], image: AxesImage) -> None:
     whole = bool(np.all(np.mod(values[np.isfinite(values)], 1) == 0))
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             continue
-        red, green, blue, _ = image.cmap(image.norm(value))  # type: ignore[attr-defined]
+        red, green, blue, _ = image.to_rgba(np.array([value]))[0]
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
         text = f"{value:.0f}" if whole else f"{value:.2f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")

@@ -29,6 +29,13 @@ class Candidate:
     fidelity: float | None
     n: int
 
+    @property
+    def size_mib(self) -> float:
+        """Return the size in MiB. Raises ValueError when it is not known."""
+        if self.size_bytes is None:
+            raise ValueError(f"the size of {self.label} is not known")
+        return self.size_bytes / MIB
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -114,20 +121,20 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
     axes.set_ylabel(gain.label)
     plain(axes)
     axes.ticklabel_format(useOffset=False)
-    counts = sorted({candidates[i].n for i in drawn})
+    counts = sorted({candidates[i].n for i in drawn.tolist()})
     axes.set_title(f"n = {', '.join(f'{n:,}' for n in counts)}; {len(drawn)} models", loc="left", fontsize=10)
     if not len(drawn):
         return
     front = pareto_front(np.stack([x, -y], axis=1))
     if with_intervals:
-        scores = [candidates[i].score for i in drawn]
+        scores = [candidates[i].score for i in drawn.tolist()]
         below = [100 * (s.estimate - s.low) for s in scores if s is not None]
         above = [100 * (s.high - s.estimate) for s in scores if s is not None]
         axes.errorbar(x, y, yerr=[below, above], fmt="none", ecolor=QUIET, elinewidth=1, capsize=3, zorder=1)
     order = np.argsort(x[front])
     axes.step(x[front][order], y[front][order], where="post", color=LINE, linewidth=1.3, zorder=2)
     axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3)
-    for i, at_x, at_y in zip(drawn, x, y, strict=True):
+    for i, at_x, at_y in zip(drawn.tolist(), x, y, strict=True):
         axes.annotate(candidates[i].label, (at_x, at_y), xytext=(6, 6), textcoords="offset points", fontsize=8)
     axes.set_xlim(0, 1.25 * x.max())
     axes.margins(y=0.25)

@@ -23,7 +23,9 @@ def check_vqa_accuracy() -> Iterator[Check]:
         expected = [question["expected_percent"][rule] for question in questions]
         yield all_equal(f"VQA accuracy {rule}, questions", percents, expected)
         for group, percent in fixture["percent"][rule].items():
-            members = [group in ("overall", question["question_type"], question["answer_type"]) for question in questions]
+            members = [
+                group in ("overall", question["question_type"], question["answer_type"]) for question in questions
+            ]
             measured = round(100 * float(values[np.array(members)].mean()), DECIMALS)
             yield close(f"VQA accuracy {rule}, {group}", measured, percent, 0.0)
 

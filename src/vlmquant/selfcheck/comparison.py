@@ -14,7 +14,7 @@ GALLERY = 40
 def check_ranking() -> Iterator[Check]:
     """A model whose embeddings are all equal must score exactly k / n, a perfect one 1."""
     owners = np.arange(GALLERY)
-    equal = np.ones((GALLERY, 4), dtype=np.float32) / 2
+    equal = np.full((GALLERY, 4), 0.5, dtype=np.float32)
     perfect = np.eye(GALLERY, dtype=np.float32)
     for k in (1, 5, 10):
         blind = rank_gallery(equal, equal, owners, owners).recall(k)

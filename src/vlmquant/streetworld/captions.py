@@ -1,5 +1,8 @@
 """Texts about a scene: five captions, short partial statements, and the fixed phrases of events and backgrounds."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 
 from vlmquant.streetworld.scene import VEHICLES, Actor, Scene
@@ -24,6 +27,12 @@ SIDE_WORDS = {
     "houses": ("in front of houses", "on a street with houses"),
     "trees": ("in front of trees", "on a street with trees"),
     "towers": ("in front of tall buildings", "in the city centre"),
+}
+_SCENE_WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "time": TIME_WORDS,
+    "weather": WEATHER_WORDS,
+    "road": ROAD_WORDS,
+    "side": SIDE_WORDS,
 }
 PLACE_WORDS = {
     "left": ("on the left", "on the left side"),
@@ -99,7 +108,13 @@ def caption_statements(scene: Scene) -> tuple[Statement, ...]:
 
 
 # What each style of caption tells: of the scene, and of its actors beside colour and state.
-_SCENE_PARTS = (("time", "weather"), ("side", "time"), ("weather", "road"), ("time", "weather", "side"), ("time", "road"))
+_SCENE_PARTS = (
+    ("time", "weather"),
+    ("side", "time"),
+    ("weather", "road"),
+    ("time", "weather", "side"),
+    ("time", "road"),
+)
 _ACTOR_PARTS = (("direction",), ("place", "near"), ("place",), ("near", "direction"), ("place", "direction"))
 
 
@@ -148,7 +163,7 @@ def short_statement(scene: Scene, rng: np.random.Generator) -> Statement:
         chances = {"colour": 0.55, "state": 0.65, "direction": 0.2, "place": 0.25, "near": 0.15}
         phrase = _phrase(actor, {name for name, chance in chances.items() if rng.random() < chance})
         if actor.kind in VEHICLES and rng.random() < 0.12:
-            phrase = Phrase(kind="vehicle", **{k: getattr(phrase, k) for k in chances})  # type: ignore[arg-type]
+            phrase = replace(phrase, kind="vehicle")
         phrases = (phrase,)
         head = phrase_text(phrase, rng)
     words = [head]
@@ -190,11 +205,11 @@ def _phrase(actor: Actor, told: set[str]) -> Phrase:
 
 
 def _scene_words(part: str, value: str, rng: np.random.Generator | None = None) -> str:
-    table = {"time": TIME_WORDS, "weather": WEATHER_WORDS, "road": ROAD_WORDS, "side": SIDE_WORDS}[part]
-    return _one(rng, table[value])
+    return _one(rng, _SCENE_WORDS[part][value])
 
 
 def _crowd_details(scene: Scene) -> tuple[Actor, ...]:
+    """Return whom a caption of a crowd names: the first vehicle or animal, if any, and the first person."""
     others = tuple(actor for actor in scene.actors if actor.kind != "person")
     return (others or scene.actors)[:1] + scene.actors[:1] * bool(others)
 

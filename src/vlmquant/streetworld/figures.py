@@ -83,7 +83,7 @@ def _joint(start: Point, angle: float, length: float) -> Point:
 
 
 def _person(actor: Actor, pen: Pen) -> None:
-    number = int(actor.phase * 997)
+    number = actor.appearance
     skin, trousers = SKIN[number % 4], TROUSERS[number // 4 % 4]
     coat = PAINT[actor.colour]
     swing = math.sin(2 * math.pi * actor.phase)
@@ -143,7 +143,7 @@ def _bicycle(actor: Actor, pen: Pen) -> None:
         pen.limb((hip, knee, pedal), 0.028, (58, 60, 74) if index else (44, 46, 58))
     pen.limb((hip, chest), 0.058, (146, 132, 150))
     pen.limb((chest, (0.06, 0.21), bars), 0.022, (128, 114, 132))
-    skin = SKIN[int(actor.phase * 997) % 4]
+    skin = SKIN[actor.appearance % 4]
     pen.disc(0.045, 0.312, 0.033, skin)
     pen.disc(0.038, 0.33, 0.034, frame, 1.05)
 

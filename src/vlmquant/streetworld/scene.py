@@ -43,6 +43,7 @@ ALL_STATES = ("standing", "walking", "running", "riding", "driving", "stopping",
 # Where an actor may stand: name -> height of its feet or wheels.
 GROUND = {"far sidewalk": 0.545, "far lane": 0.66, "near lane": 0.80, "near sidewalk": 0.945}
 CROWD_SIZE = 6
+EMPTY_SHARE, CROWD_SHARE = 0.08, 0.1  # of all sampled scenes
 VISIBLE_MARGIN = 0.05  # an actor counts as seen while its middle is at least this far inside the central square
 BACKGROUNDS = 16  # variants of the scenery behind every combination of time, weather, road and side
 
@@ -59,7 +60,10 @@ EXTENT: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """One thing on the street: `x` and `ground` place it, `phase` in [0, 1) is the moment of its gait."""
+    """One thing on the street: `x` and `ground` place it, `phase` in [0, 1) is the moment of its gait.
+
+    `look` chooses skin, hair and trousers; None derives them from the phase. Who moves needs one to stay the same.
+    """
 
     kind: str
     colour: str
@@ -68,6 +72,7 @@ class Actor:
     x: float
     ground: float
     phase: float = 0.0
+    look: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in STATES:
@@ -78,6 +83,16 @@ class Actor:
             raise unknown(DataError, f"state of a {self.kind}", self.state, STATES[self.kind])
         if self.direction not in DIRECTIONS:
             raise unknown(DataError, "direction", self.direction, DIRECTIONS)
+
+    @property
+    def appearance(self) -> int:
+        """The number that skin, hair and trousers are chosen by."""
+        return int(self.phase * 997) if self.look is None else self.look
+
+    @property
+    def visible(self) -> bool:
+        """Whether its middle lies in the central square, which is what a model with a centre crop sees."""
+        return VISIBLE_MARGIN <= self.x <= 1 - VISIBLE_MARGIN
 
     @property
     def near(self) -> bool:
@@ -150,8 +165,8 @@ def split_of(time: str, weather: str, kind: str, colour: str) -> str:
 def sample_scene(rng: np.random.Generator, split: str = "train") -> Scene:
     """Draw a scene at random.
 
-    Scenes of `train` hold only combinations of (time, weather, kind, colour) of the training split; the first actor of a
-    `dev` or `test` scene has a combination that training never shows, and its other actors have training combinations.
+    Scenes of `train` hold only combinations of (time, weather, kind, colour) of the training split. The first actor
+    of a `dev` or `test` scene has a combination that training never shows, its other actors have training ones.
     A street without actors has no such combination and is drawn alike for every split.
     """
     if split not in SPLITS:
@@ -165,12 +180,13 @@ def sample_scene(rng: np.random.Generator, split: str = "train") -> Scene:
     time, weather = surroundings["time"], surroundings["weather"]
     actors: list[Actor] = []
     chance = rng.random()
-    if chance >= 0.08:
-        count = int(rng.integers(CROWD_SIZE, 10)) if chance < 0.18 else int(rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1]))
+    if chance >= EMPTY_SHARE:
+        crowded = chance < EMPTY_SHARE + CROWD_SHARE
+        count = int(rng.integers(CROWD_SIZE, 10) if crowded else rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1]))
         for _ in range(40):
             if len(actors) == count:
                 break
-            crowd = chance < 0.18 and len(actors) < max(CROWD_SIZE, count - 1)
+            crowd = crowded and len(actors) < max(CROWD_SIZE, count - 1)
             actor = _sample_actor(rng, time, weather, split if not actors else "train", "person" if crowd else None)
             if actor is not None and not any(_hides(actor, other) for other in actors):
                 actors.append(actor)

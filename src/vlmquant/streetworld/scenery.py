@@ -74,8 +74,8 @@ def _sky(time: str, weather: str, size: tuple[int, int], rng: np.random.Generato
         disc = {"day": (255, 240, 170), "dusk": (255, 190, 110), "night": (230, 232, 220)}[time]
         draw.ellipse((x - r, y - r, x + r, y + r), fill=disc)
     if time != "night":
-        cloud = (246, 248, 250) if weather == "clear" else (104, 110, 122)
-        cloud = tuple(int(a * 0.6 + b * 0.4) for a, b in zip(cloud, bottom, strict=True))
+        grey = (246, 248, 250) if weather == "clear" else (104, 110, 122)
+        cloud = tuple(int(a * 0.6 + b * 0.4) for a, b in zip(grey, bottom, strict=True))
         for _ in range(3 if weather == "clear" else 6):
             x, y = rng.uniform(0, width), rng.uniform(0.03, 0.22) * height
             for step in range(4):
@@ -85,7 +85,14 @@ def _sky(time: str, weather: str, size: tuple[int, int], rng: np.random.Generato
     return image
 
 
-def _houses(draw, cover, lamps, size, snow, rng) -> None:  # type: ignore[no-untyped-def]
+def _houses(
+    draw: ImageDraw.ImageDraw,
+    cover: ImageDraw.ImageDraw,
+    lamps: ImageDraw.ImageDraw | None,
+    size: tuple[int, int],
+    snow: bool,
+    rng: np.random.Generator,
+) -> None:
     width, height = size
     draw.rectangle((0, HORIZON * height, width, 0.53 * height), fill=(222, 228, 234) if snow else (122, 146, 96))
     x = -rng.uniform(0, 0.2) * height
@@ -109,7 +116,14 @@ def _houses(draw, cover, lamps, size, snow, rng) -> None:  # type: ignore[no-unt
         x += w + rng.uniform(0.0, 0.05) * height
 
 
-def _trees(draw, cover, lamps, size, snow, rng) -> None:  # type: ignore[no-untyped-def]
+def _trees(
+    draw: ImageDraw.ImageDraw,
+    cover: ImageDraw.ImageDraw,
+    lamps: ImageDraw.ImageDraw | None,
+    size: tuple[int, int],
+    snow: bool,
+    rng: np.random.Generator,
+) -> None:
     width, height = size
     field = (222, 228, 234) if snow else (112, 146, 84)
     draw.rectangle((0, HORIZON * height, width, 0.56 * height), fill=field)
@@ -122,13 +136,21 @@ def _trees(draw, cover, lamps, size, snow, rng) -> None:  # type: ignore[no-unty
         t = 0.014 * height
         for target, trunk, low, high in ((draw, (92, 66, 46), shade, leaf), (cover, 255, 255, 255)):
             target.rectangle((x - t, top, x + t, 0.525 * height), fill=trunk)
-            for dx, dy, k, fill in ((-0.6, 0.5, 0.8, low), (0.6, 0.5, 0.8, low), (0, 0.9, 0.9, low), (-0.1, 0, 1, high)):
+            crown = ((-0.6, 0.5, 0.8, low), (0.6, 0.5, 0.8, low), (0, 0.9, 0.9, low), (-0.1, 0, 1, high))
+            for dx, dy, k, fill in crown:
                 cx, cy = x + dx * r, top + dy * r
                 target.ellipse((cx - k * r, cy - k * r, cx + k * r, cy + k * r), fill=fill)
         x += rng.uniform(0.2, 0.3) * height
 
 
-def _towers(draw, cover, lamps, size, snow, rng) -> None:  # type: ignore[no-untyped-def]
+def _towers(
+    draw: ImageDraw.ImageDraw,
+    cover: ImageDraw.ImageDraw,
+    lamps: ImageDraw.ImageDraw | None,
+    size: tuple[int, int],
+    snow: bool,
+    rng: np.random.Generator,
+) -> None:
     width, height = size
     draw.rectangle((0, HORIZON * height, width, 0.53 * height), fill=(132, 138, 142))
     x = -rng.uniform(0, 0.1) * height

@@ -6,6 +6,7 @@ gives the same bytes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vlmquant.tasks.cache import EmbeddingCache
 from vlmquant.tasks.classification import embed_classes, score_zero_shot
 from vlmquant.tasks.compare import Comparison, Verdict, compare
 from vlmquant.tasks.fidelity import Embedded, FidelityResult, compare_embeddings
-from vlmquant.tasks.linear_probe import linear_probe, split_by_id
+from vlmquant.tasks.linear_probe import FEWEST_PER_CLASS, linear_probe, split_by_id
 from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.result import TaskResult, save_json, save_result
 from vlmquant.tasks.retrieval import encode_captions, score_retrieval
@@ -37,14 +38,19 @@ SCHEMA = 1
 class Evaluation:
     """What `evaluate` found. `comparisons` and `fidelity` are empty and None without a reference.
 
-    `results` and `reference_results` have one entry per task, `comparisons` one tuple (over the metrics) per task.
+    `results` and `reference_results` have one entry per task, `comparisons` one tuple (over the metrics) per task,
+    `skipped` says why a task was not possible.
+    The embeddings are those of all images, and of the classes or captions where the data have any.
     """
 
     data: ImageSet
+    skipped: Mapping[str, str]
     results: Mapping[str, TaskResult]
     reference_results: Mapping[str, TaskResult]
     comparisons: Mapping[str, tuple[Comparison, ...]]
     fidelity: FidelityResult | None
+    embeddings: Embedded
+    reference_embeddings: Embedded | None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -71,6 +77,7 @@ class Evaluation:
                 }
                 for task, result in self.results.items()
             },
+            "skipped": dict(self.skipped),
             "verdict": self.verdict,
             "fidelity": None if self.fidelity is None else self.fidelity.to_dict(),
         }
@@ -122,47 +129,54 @@ def evaluate(
     """
     dataset = data if isinstance(data, ImageSet) else _read(Path(data), split, max_problem_share, track)
     job = _Job(data=dataset, templates=get_templates(templates), track=track)
-    chosen = choose_tasks(dataset, tasks, has_reference=reference is not None)
+    chosen, skipped = choose_tasks(dataset, tasks, has_reference=reference is not None)
     store = EmbeddingCache(Path(cache))
     found = _encode(open_subject(model, engine=engine, threads=threads), job, store)
     results = {task: _run(task, found, job) for task in chosen}
     reference_results: dict[str, TaskResult] = {}
     comparisons: dict[str, tuple[Comparison, ...]] = {}
-    fidelity = None
+    fidelity, reference_embeddings = None, None
     if reference is not None:
         expected = _encode(open_subject(reference), job, store)
         reference_results = {task: _run(task, expected, job) for task in chosen}
         comparisons = {
             task: compare(results[task], reference_results[task], max_drop_points=max_drop_points) for task in chosen
         }
+        reference_embeddings = _embedded(expected)
         if len(dataset) > 1:
-            fidelity = compare_embeddings(_embedded(found), _embedded(expected), dataset.ids)
+            fidelity = compare_embeddings(_embedded(found), reference_embeddings, dataset.ids)
     evaluation = Evaluation(
         data=dataset,
+        skipped=skipped,
         results=results,
         reference_results=reference_results,
         comparisons=comparisons,
         fidelity=fidelity,
+        embeddings=_embedded(found),
+        reference_embeddings=reference_embeddings,
     )
     if output is not None:
         save_evaluation(evaluation, Path(output))
     return evaluation
 
 
-def choose_tasks(data: ImageSet, wanted: Sequence[str] | None, *, has_reference: bool) -> tuple[str, ...]:
-    """Return the tasks to run on `data`. Raises DataError for an unknown one and for one that the data do not allow."""
-    possible = tuple(name for name, task in TASKS.items() if isinstance(data, task.needs))
+def choose_tasks(
+    data: ImageSet, wanted: Sequence[str] | None, *, has_reference: bool
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the tasks to run on `data`, and why each of the others is not possible.
+
+    Raises DataError for an unknown task, for a wanted one that is not possible, and when there is nothing to do.
+    """
+    obstacles = {name: reason for name, task in TASKS.items() if (reason := task.obstacle(data)) is not None}
     for name in wanted or ():
         if name not in TASKS:
             raise unknown(DataError, "task", name, TASKS)
-        if name not in possible:
-            raise DataError(
-                f"{data.name} has no {TASKS[name].reason}, which {name} needs; possible here: "
-                f"{', '.join(possible) or 'only fidelity, with a reference'}"
-            )
-    if not possible and not has_reference:
+        if name in obstacles:
+            raise DataError(f"task {name} is not possible on {data.name}: {obstacles[name]}")
+    chosen = tuple(name for name in dict.fromkeys(wanted or TASKS) if name not in obstacles)
+    if not chosen and not has_reference:
         raise DataError(f"{data.name} has neither labels nor captions; give a float reference to compare with")
-    return possible if wanted is None else tuple(dict.fromkeys(wanted))
+    return chosen, obstacles
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -198,10 +212,10 @@ def _encode(subject: Subject, job: _Job, cache: EmbeddingCache) -> _Encoded:
         description=f"Encoding images with {encoder.name}",
         track=job.track,
     )
-    refuse_non_finite(features, data.ids, "image")
-    return _Encoded(
-        subject=subject, features=features, images=normalize(features), texts=_encode_texts(subject, job, cache)
-    )
+    with np.errstate(invalid="ignore"):
+        images = normalize(features)
+    refuse_non_finite(images, data.ids, "image")
+    return _Encoded(subject=subject, features=features, images=images, texts=_encode_texts(subject, job, cache))
 
 
 def _encode_texts(subject: Subject, job: _Job, cache: EmbeddingCache) -> FloatArray | None:
@@ -284,17 +298,33 @@ def _summary(result: TaskResult | None) -> dict[str, Any] | None:
     return None if result is None else {"name": result.model, **result.subject, "metrics": result.metrics}
 
 
+def _no_labels(data: ImageSet) -> str | None:
+    return None if isinstance(data, LabelledImages) else "it has no labels"
+
+
+def _no_probe(data: ImageSet) -> str | None:
+    if not isinstance(data, LabelledImages):
+        return "it has no labels"
+    if find_spec("sklearn") is None:
+        return "scikit-learn is not installed; install it with: pip install 'vlmquant[quantize]'"
+    fewest = int(np.unique(data.labels, return_counts=True)[1].min())
+    return None if fewest >= FEWEST_PER_CLASS else f"a class has {fewest} images, it takes {FEWEST_PER_CLASS} of each"
+
+
+def _no_captions(data: ImageSet) -> str | None:
+    return None if isinstance(data, CaptionedImages) else "it has no captions"
+
+
 @dataclass(frozen=True)
 class Task:
-    """A task by name: the kind of data that it needs, what that kind has, in words, and the function that runs it."""
+    """The function that runs a task, and the one that says why it cannot run on some data (None: it can)."""
 
-    needs: type[ImageSet]
-    reason: str
     run: Callable[[_Encoded, _Job], TaskResult]
+    obstacle: Callable[[ImageSet], str | None]
 
 
 TASKS: dict[str, Task] = {
-    "zero-shot": Task(LabelledImages, "labels", _zero_shot),
-    "linear-probe": Task(LabelledImages, "labels", _linear_probe),
-    "retrieval": Task(CaptionedImages, "captions", _retrieval),
+    "zero-shot": Task(_zero_shot, _no_labels),
+    "linear-probe": Task(_linear_probe, _no_probe),
+    "retrieval": Task(_retrieval, _no_captions),
 }

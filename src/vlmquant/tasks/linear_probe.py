@@ -19,6 +19,7 @@ from vlmquant.tasks.result import Outcomes, TaskResult
 
 COARSE_EXPONENTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 HALVINGS = 4
+FEWEST_PER_CLASS = 5
 MAX_ITERATIONS = 1000
 TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.2
 
@@ -41,8 +42,8 @@ def split_by_id(ids: Sequence[str], labels: IdArray) -> Split:
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        if len(members) < 5:
-            raise DataError(f"class {label} has {len(members)} images; a linear probe needs at least 5 of each class")
+        if len(members) < FEWEST_PER_CLASS:
+            raise DataError(f"class {label} has {len(members)} images; a linear probe needs {FEWEST_PER_CLASS}")
         members = members[np.argsort(order[members], kind="stable")]
         first, second = round(TRAIN_SHARE * len(members)), round((TRAIN_SHARE + VALIDATION_SHARE) * len(members))
         for part, chosen in zip(parts, np.split(members, [first, second]), strict=True):

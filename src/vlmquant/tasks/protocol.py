@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from vlmquant.errors import DataError
 
 PROTOCOL_VERSION = 1
+UNLIKE_EXIT_CODE = 3
+"""What the command line ends with when two results cannot be compared, apart from other errors of a user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +45,12 @@ class Protocol:
             if mine.get(name) != theirs.get(name)
         ]
         if unlike:
-            raise DataError(
+            error = DataError(
                 f"these results cannot be compared: they differ in {', '.join(unlike)}; "
                 "evaluate both models again with the same data and settings"
             )
+            error.exit_code = UNLIKE_EXIT_CODE
+            raise error
 
     def _fields(self) -> dict[str, object]:
         fixed = {"task": self.task, "dataset": self.dataset, "samples": self.samples, "version": self.version}

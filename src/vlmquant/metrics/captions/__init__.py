@@ -72,7 +72,9 @@ def caption_scores(
     references, or references that are a text where a list of texts is expected.
     """
     _check(candidates, references)
-    tokens = {image: tokenize(text) for image, text in track(candidates.items(), "tokenizing captions", len(candidates))}
+    tokens = {
+        image: tokenize(text) for image, text in track(candidates.items(), "tokenizing captions", len(candidates))
+    }
     reference_tokens = {
         image: [tokenize(text) for text in references[image]] for image in track(candidates, "tokenizing references")
     }
@@ -95,7 +97,9 @@ def score_tokens(candidates: Mapping[Id, str], references: Mapping[Id, Sequence[
 def _check(candidates: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> None:
     if not candidates:
         raise DataError("no captions to score; expected at least one image with a caption and its references")
-    _refuse([i for i in candidates if i not in references], "captions without references", "add references or drop them")
+    _refuse(
+        [i for i in candidates if i not in references], "captions without references", "add references or drop them"
+    )
     _refuse([i for i in references if i not in candidates], "references without a caption", "caption these images too")
     _refuse([i for i in candidates if not isinstance(candidates[i], str)], "captions that are no text", "pass one text")
     _refuse([i for i in candidates if isinstance(references[i], str)], "references that are one text", "pass a list")

@@ -3,13 +3,13 @@ r"""Words as the COCO caption scorers see them: Penn Treebank tokens in lower ca
 Tokenisation decides caption scores: the same 4,982 captions have a CIDEr of 0.493 on Penn Treebank tokens and 0.342
 when split at spaces. The reference is Stanford's Java PTBTokenizer 3.4.1 with `-preserveLines -lowerCase`, followed
 by coco-caption's punctuation list. This is an independent implementation of what that program does, derived from its
-output, quirks included: brackets stay as `-lrb-`, `?!` stays, `can't` becomes `ca n't`, `U.S.A.` keeps its dots.
+output, quirks included: brackets stay as `-lrb-`, `?!` stays, `can't` becomes `ca n't`, `U.S.A.` keeps its dots. It is
+meant for captions in English. Each text is tokenized on its own, where the original sees the next line as well: there
+the dot after a last single letter (`plan B.`) depends on the caption that follows in the file.
 """
 
 import re
-
-PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-"""coco-caption's list as it acts: its `-LRB-` to `-RCB-` never match, because the tokens are in lower case."""
+import unicodedata
 
 ABBREVIATIONS = (
     "adj adm adv al ala alex apr ariz assn assoc asst atty aug ave bancorp bhd bldg blvd brig bros calif capt cf cie"
@@ -33,95 +33,100 @@ SENTENCE_STARTERS = (
 )
 """Before one of these, the full stop after a single letter ends a sentence: `plan B. The`, against `B. Smith`."""
 
-_SPLIT_WORDS = {"cannot": 3, "gonna": 3, "gotta": 3, "wanna": 3, "lemme": 3, "gimme": 3}
-"""Words that are two tokens, with the length of the first."""
-
 
 def _any(words: str) -> str:
-    return "(?:" + "|".join(words.split()) + ")"
+    return f"(?:{'|'.join(words.split())})"
 
 
-_L = r"[^\W_]"
-_LETTER = r"[^\W\d_]"
+_FRACTIONS = {"\u00bd": "1/2", "\u00bc": "1/4", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"}
+_ALNUM = rf"[^\W_{''.join(_FRACTIONS)}]"
+_LETTER = rf"[^\W\d_{''.join(_FRACTIONS)}]"
 _APOSTROPHE = r"['\u2019\u0092]"
-_NUMBER = r"(?:\d*(?:[.:,]\d+)+|\d+)"
-_PART = rf"(?:(?:[dDoOlL]{_APOSTROPHE}(?={_L})|[A-HJ-XZn]{_APOSTROPHE}(?={_LETTER}{{2}}))?{_L}+)"
+_PART = rf"(?:(?:[dDoOlL]{_APOSTROPHE}(?={_ALNUM}{{2}})|[A-HJ-XZn]{_APOSTROPHE}(?={_LETTER}{{2}}))?{_ALNUM}+)"
 _WORD = rf"{_PART}(?:[-_]{_PART})*"
-_AUXILIARY = rf"{_APOSTROPHE}(?:[msdMSD]|re|ve|ll|RE|VE|LL)(?!{_L})"
-_NOT = rf"[nN]{_APOSTROPHE}[tT]"
-_CAPITALIZED = _any(CAPITALIZED_ABBREVIATIONS + " " + CAPITALIZED_ABBREVIATIONS.upper())
-_ABBREVIATION = rf"(?:(?i:{_any(ABBREVIATIONS)})|{_any(LOWER_ABBREVIATIONS)}|{_CAPITALIZED})\."
-_STARTER = _any(SENTENCE_STARTERS + " " + SENTENCE_STARTERS.upper())
+_INITIALS = r"[A-Za-z](?:\.[A-Za-z])+"
+_AUXILIARY = rf"{_APOSTROPHE}(?:[msdMSD]|re|ve|ll|RE|VE|LL)(?!{_ALNUM})"
+_NOT = r"[nN]['\u2019\u0092`][tT]"
+_CAPITALIZED = _any(f"{CAPITALIZED_ABBREVIATIONS} {CAPITALIZED_ABBREVIATIONS.upper()}")
+_ABBREVIATION = rf"(?:(?i:ph\.d|{_any(ABBREVIATIONS)})|{_any(LOWER_ABBREVIATIONS)}|{_CAPITALIZED})\."
+_STARTER = _any(f"{SENTENCE_STARTERS} {SENTENCE_STARTERS.upper()}")
 _URL_END = r"[^\s\"<>|(),.!?;:'{}\[\]-]"
 
-# As in the original, the longest match wins, context after the token included, and the first rule on a tie. Where the
-# rule has a group, the group is the token and the rest is context.
+# The longest match wins, context after the token included, and the first rule where two are as long: as in a scanner
+# made by lex. Where a rule has groups, the group that took part is the token and the rest is context.
 _RULES = tuple(
     re.compile(rule)
     for rule in (
-        r"((?i:can))(?i:not)",
-        r"((?i:gon|wan))(?i:na)|((?i:got))(?i:ta)|((?i:gim|lem))(?i:me)",
+        # Words.
+        r"((?i:can))(?i:not)|((?i:gon|wan))(?i:na)|((?i:got))(?i:ta)|((?i:gim|lem))(?i:me)",
         _WORD,
-        rf"({_L}+){_AUXILIARY}",
+        rf"({_ALNUM}+){_AUXILIARY}",
         rf"({_LETTER}+?){_NOT}",
+        rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:{_INITIALS}\.?|[A-Za-z0-9]+))+",
+        rf"{_LETTER}{_ALNUM}*(?:\.{_LETTER}{_ALNUM}*)+",
+        r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
+        r"[A-Z]+(?:[+&][A-Z]+)+|[A-Za-z]\+\+",
+        # What begins or ends with an apostrophe.
         _NOT,
         _AUXILIARY,
         rf"({_APOSTROPHE}[tT])(?i:is|was)",
-        rf"{_APOSTROPHE}(?:(?i:em|till?|cause)|[nN](?:{_APOSTROPHE}(?!{_L}))?|[2-9]0s?)(?!{_L})",
-        rf"[lLdDjJyY]{_APOSTROPHE}(?={_L})|(?i:dunkin|somethin|ol){_APOSTROPHE}|[cC]{_APOSTROPHE}mon",
-        rf"(?i:ma{_APOSTROPHE}am)",
-        rf"[-+]?{_NUMBER}",
-        rf"{_NUMBER}(?:-{_PART})*",
+        rf"{_APOSTROPHE}(?:(?i:em|till?|cause)|[nN](?:{_APOSTROPHE}|(?!{_ALNUM})))",
+        rf"{_APOSTROPHE}(?:[2-9]0[sS]?(?!{_ALNUM})|\d\d(?=\s|$))",
+        rf"[lLdDjJyY]{_APOSTROPHE}(?={_ALNUM})|(?i:dunkin|somethin|ol){_APOSTROPHE}",
+        rf"[cC]{_APOSTROPHE}mon|(?i:ma{_APOSTROPHE}am)",
+        # Words that end with a full stop.
+        _ABBREVIATION,
+        rf"[A-Za-z]\.(?!\s+{_STARTER}(?:\s|$))",
+        rf"{_INITIALS}\.?",
+        rf"((?i:{_any(NUMBERED_ABBREVIATIONS)})\.)\s*\d",
+        rf"({_ALNUM}+\.)[,;:]",
+        # Numbers, fractions, dates, telephones, money.
+        r"[-+]?(?:\d*(?:[.:,]\d+)+|\d+)",
         r"(?:\d{1,4}[- \u00a0])?\d{1,4}/\d{1,4}",
         r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}",
-        rf"{_ABBREVIATION}(?:-{_PART})*",
-        rf"[A-Za-z]\.(?!\s+{_STARTER}(?:\s|$))(?:-{_PART})*",
-        rf"((?i:{_any(NUMBERED_ABBREVIATIONS)})\.)\s*\d",
-        rf"({_L}+\.)\s*[,;:]",
-        rf"[A-Za-z](?:\.[A-Za-z])+\.?(?:-{_PART})*",
-        r"(?i:ph\.d)\.(?:-{_PART})*",
-        rf"{_LETTER}{_L}*(?:\.{_LETTER}{_L}*)+(?:-{_PART})*",
-        r"[A-Z]+(?:[+&][A-Z]+)+|[A-Za-z]\+\+",
-        r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
-        rf"(?i:https?://)[^\s\"<>|()]+{_URL_END}",
-        rf"(?i:www\.)[^\s\"<>|()]*{_URL_END}",
+        r"(?:\(\d{2,3}\)[ \u00a0]?|(?:\+{0,2}\d{2,4}[- \u00a0])?\d{2,4}[-/. \u00a0])\d{3,4}[-/. \u00a0]?\d{3,5}",
+        r"[A-Z]{1,3}\$",
+        # Addresses, tags, smileys.
+        rf"(?i:https?://)[^\s\"<>|()]+{_URL_END}|(?i:www\.)[^\s\"<>|()]*{_URL_END}",
         r"(?:[A-Za-z0-9-]+\.)+(?:com|net|org|edu)(?:/[^\s\"<>|.!?(){},]+)*",
-        r"[A-Za-z0-9][\w.%+-]*@[A-Za-z0-9](?:[\w-]|\.(?=[\w-]))*",
-        r"@[A-Za-z_]\w*|#[A-Za-z]+",
-        r"<(?:/?[A-Za-z]\w*(?:\s+\w+=(?:\"[^\"<>]*\"|'[^'<>]*'|\w+))*\s*/?|/?\w+(?:\s+\w+)?\s*|![^<>]*)>",
-        r"[<>]?[:;=][-o*']?[()DPdpO\\:{@|\[\]](?![A-Za-z])",
-        r"[A-Za-z]{1,3}\$",
-        r"\.(?:[ \u00a0]?\.){2,}|[?!]{2,}|-{2,}|\*{2,}|_{2,}",
+        r"[A-Za-z0-9][\w.%+-]*@[A-Za-z0-9](?:[\w-]|\.(?=[\w-]))*|@[A-Za-z_]\w*|#[A-Za-z]+",
+        r"</?[A-Za-z]\w*(?:\s+\w+=(?:\"[^\"<>]*\"|'[^'<>]*')|\s+[A-Za-z]\w*)*\s*/?>|<![^<>]*>",
+        r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]](?![A-Za-z])|\^_\^|-_-",
         r"&(?:amp|lt|gt|quot|apos|nbsp);",
+        # Everything else.
+        r"\.(?:[ \u00a0]?\.){2,}|[?!]{2,}|-{2,}|\*{2,}|_{2,}|''|``",
         r"\S",
     )
 )
+
 _PLAIN_WORD = re.compile(r"[A-Za-z]+(?=\s|$)")
-_WRITTEN = {
-    "(": "-lrb-",
-    ")": "-rrb-",
+_SPLIT_WORDS = frozenset(["cannot", "gonna", "gotta", "wanna", "lemme", "gimme"])
+_DROPPED = re.compile(
+    r"[.\u2026\s]+|-{1,4}|[?!,:;'\"`\u2010-\u2015\u2018\u2019\u201c\u201d\u0091-\u0097\u00ab\u00bb\u2039\u203a]"
+    r"|''|``|&(?:quot|apos|nbsp);"
+)
+"""coco-caption's list, before Stanford's writing: all kinds of quotes, dashes and dots. Its brackets never match."""
+_REWRITTEN = _FRACTIONS | {
+    "\u00a3": "#",
+    "\u20ac": "$",
+    "\u00a2": "cents",
+    "&amp;": "&",
+    "&lt;": "<",
+    "&gt;": ">",
     "[": "-lsb-",
     "]": "-rsb-",
     "{": "-lcb-",
     "}": "-rcb-",
-    "\u00a3": "#",
-    "\u20ac": "$",
-    "\u00a2": "cents",
-    "\u00bd": "1/2",
-    "\u00bc": "1/4",
-    "\u00be": "3/4",
-    "\u2153": "1/3",
-    "\u2154": "2/3",
-    "&amp;": "&",
-    "&lt;": "<",
-    "&gt;": ">",
 }
-_BRACKETS = str.maketrans({k: v for k, v in _WRITTEN.items() if k in "()[]{}"})
-_DROPPED = set('"\u201c\u201d\u2018\u2019\u0091\u0092\u0093\u0094\u00ab\u00bb\u2039\u203a\u2013\u2014\u2026`\'.?!,:;-')
+_CHARACTERS = str.maketrans({"(": "-lrb-", ")": "-rrb-", " ": "\u00a0", "\u2019": "'", "\u0092": "'"})
+_UNKNOWN_CATEGORIES = ("Mn", "Cf", "Cs", "Cn")
 
 
 def tokenize(text: str) -> str:
-    """Return the lower-case tokens of one caption; [] when there are none."""
+    """Return the tokens of one caption in lower case, separated by single spaces; an empty text when there are none.
+
+    A token never holds a space, but a telephone number, a mixed fraction or a tag may hold a no-break space.
+    """
     tokens = []
     position = 0
     while position < len(text):
@@ -135,6 +140,7 @@ def tokenize(text: str) -> str:
 
 
 def _next_token(text: str, position: int) -> tuple[str, int]:
+    """Return the token that starts at `position`, empty if it is dropped, and where it ends."""
     plain = _PLAIN_WORD.match(text, position)
     if plain:
         word = plain[0].lower()
@@ -147,7 +153,11 @@ def _next_token(text: str, position: int) -> tuple[str, int]:
 
 
 def _write(token: str) -> str:
-    if token in _DROPPED or not token.strip(".-  ") and (len(token) < 5 or token[0] == ".") or token in("''","``","&quot;","&nbsp;","&apos;"):
+    if _DROPPED.fullmatch(token) or (len(token) == 1 and _is_unknown(token)):
         return ""
-    if len(token) == 1 and ord(token) > 0xFFFF: return ""
-    return _WRITTEN.get(token) or token.translate(_BRACKETS).lower().replace(" ", "\u00a0")
+    return _REWRITTEN.get(token) or token.translate(_CHARACTERS).lower()
+
+
+def _is_unknown(character: str) -> bool:
+    """Say whether the original drops the character: emoji beyond the 16-bit plane, invisible marks."""
+    return ord(character) > 0xFFFF or unicodedata.category(character) in _UNKNOWN_CATEGORIES

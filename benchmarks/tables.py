@@ -1,0 +1,138 @@
+"""Writes the README's tables from the committed results; `--check` only says whether they are up to date.
+
+python benchmarks/tables.py
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+METRICS = {
+    "top1": "zero-shot top-1",
+    "image_to_text_r1": "image to text R@1",
+    "text_to_image_r1": "text to image R@1",
+    "image_to_text_r10": "image to text R@10",
+    "text_to_image_r10": "text to image R@10",
+}
+MODELS = {
+    "accuracy-street": ("street CLIP, held-out scenes", ("top1", "image_to_text_r1", "text_to_image_r1")),
+    "accuracy-real-tiny": (
+        "clip-real-tiny, CIFAR-10 and Flickr8k",
+        ("top1", "image_to_text_r10", "text_to_image_r10"),
+    ),
+}
+
+
+def load(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def bench() -> str:
+    result = load("bench-vit-b-32")
+    rows = []
+    for row in result["contenders"]:
+        if row["outcome"] != "ran":
+            rows.append([row["name"], row["reason"], "", "", "", ""])
+            continue
+        one = next(found for found in row["measurements"] if found["batch"] == 1)
+        eight = next(found for found in row["measurements"] if found["batch"] == 8)
+        share = row["int8_mac_share"]
+        rows.append(
+            [
+                row["name"],
+                f"{one['median_ms']:.1f}",
+                f"{one['speedup']['median']:.2f}",
+                f"{eight['speedup']['median']:.2f}",
+                f"{row['bytes_on_disk'] / 2**20:.1f}",
+                "" if share is None else f"{100 * share:.1f} %",
+            ]
+        )
+    columns = ["contender", "ms", "x torch FP32", "x at batch 8", "MiB on disk", "MACs in INT8 kernels"]
+    where = result["environment"]
+    return (
+        markdown(columns, rows)
+        + f"\n\nThe whole bundle, both towers, is {result['bundle_bytes'] / 2**20:.1f} MiB. {where['cpu_model']}, "
+        f"{result['threads']} threads, {result['rounds']} rounds of {result['iterations']}."
+    )
+
+
+def accuracy() -> str:
+    rows = []
+    for file, (title, metrics) in MODELS.items():
+        result = load(file)
+        for recipe, found in result["recipes"].items():
+            for metric in metrics:
+                row = found["both"][metric]
+                rows.append(
+                    [
+                        title,
+                        recipe,
+                        f"{METRICS[metric]}, n = {row['samples']}",
+                        f"{100 * row['float']:.2f}",
+                        f"{100 * row['int8']:.2f}",
+                        f"{row['difference_points']:+.2f} [{row['low_points']:+.2f}, {row['high_points']:+.2f}]",
+                    ]
+                )
+    return markdown(["model and data", "recipe (both towers)", "metric", "float %", "INT8 %", "points"], rows)
+
+
+def events() -> str:
+    result = load("events-street")
+    before, after = result["results"]["float"], result["results"]["int8"]
+    rows = [
+        [name, str(row["true"]), f"{row['f1']:.2f}", f"{after['events'][name]['f1']:.2f}"]
+        for name, row in before["events"].items()
+    ]
+    rows.append(
+        [
+            "**state events together**",
+            str(sum(row["true"] for row in before["events"].values() if row["state"])),
+            f"**{before['state_events_micro_f1']:.3f}**",
+            f"**{after['state_events_micro_f1']:.3f}**",
+        ]
+    )
+    seconds = result["video_seconds"]
+    return (
+        markdown(["event", "true events", "F1 float", "F1 INT8"], rows)
+        + f"\n\n{result['videos']} videos, {seconds / 60:.0f} minutes, {result['fps']:g} frames per second looked at."
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {"bench": bench, "accuracy": accuracy, "events": events}
+
+
+def filled(text: str) -> str:
+    for name, make in TABLES.items():
+        start, end = f"<!-- table:{name} -->", "<!-- /table -->"
+        pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+        text = pattern.sub(lambda _, start=start, end=end, make=make: f"{start}\n{make()}\n{end}", text, count=1)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    path = ROOT / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = filled(before)
+    if arguments.check:
+        if before != after:
+            sys.exit("README.md's tables differ from benchmarks/results; run: python benchmarks/tables.py")
+        return
+    path.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""`vlmquant evaluate` and `vlmquant selfcheck`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlmquant.cli import show
+from vlmquant.cli.models import cache_folder
+from vlmquant.cli.quantize import Json, Threads
+from vlmquant.errors import DataError
+
+if TYPE_CHECKING:
+    from vlmquant.tasks.compare import Comparison
+    from vlmquant.tasks.evaluate import Evaluation
+    from vlmquant.tasks.fidelity import FidelityResult
+
+FIDELITY = "fidelity"
+EXIT_CODES = {None: 0, "within": 0, "beyond": 1, "undecided": 4}
+"""By verdict; 2 is a user's error and 3 two results that cannot be compared."""
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A bundle folder, checkpoint folder or hub id.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set: classes, captions, or only pictures.")],
+    against: Annotated[
+        str | None, typer.Option(help="The float model to compare with: a checkpoint, hub id or bundle.")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", help="zero-shot, linear-probe, retrieval or fidelity; may be repeated. All that apply otherwise."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Largest acceptable drop in percentage points; asks for a verdict.")
+    ] = None,
+    templates: Annotated[
+        str, typer.Option(help="Prompts of zero-shot: none, one, openai-7, cifar-18 or openai-80.")
+    ] = "openai-7",
+    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "test",
+    max_problem_share: Annotated[
+        float, typer.Option(help="Share of unusable entries, 0 to 1, above which the data are refused.")
+    ] = 0.01,
+    engine: Annotated[
+        str, typer.Option(help="auto, openvino or onnxruntime; for MODEL where it is a bundle.")
+    ] = "auto",
+    threads: Threads = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder for all results; `vlmquant report` reads it.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of kept embeddings; the user's cache otherwise.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Score a model on data and compare it, sample by sample, with its float original.
+
+    Exit code: 0 the drop is within --max-drop (or none was named), 1 beyond it, 2 a user's error, 3 the two results
+    cannot be compared, 4 these samples cannot tell.
+    """
+    from vlmquant.report.models import describe_model
+    from vlmquant.report.runs import save_run
+    from vlmquant.tasks.evaluate import evaluate as run
+
+    if max_drop is not None and against is None:
+        raise DataError(f"--max-drop {max_drop:g} is a drop from a reference; add --against FLOAT_MODEL")
+    if task is not None and FIDELITY in task and against is None:
+        raise DataError("fidelity is closeness to a float model; add --against FLOAT_MODEL")
+    evaluation = run(
+        model,
+        data,
+        cache=cache_folder().parent / "embeddings" if cache is None else cache,
+        reference=against,
+        tasks=[name for name in task if name != FIDELITY] if task else None,
+        templates=templates,
+        split=split,
+        max_problem_share=max_problem_share,
+        max_drop_points=max_drop,
+        engine=engine,
+        threads=threads,
+        track=show.tracker(json_output),
+    )
+    if output is not None:
+        save_run(output, evaluation, describe_model(model), None if against is None else describe_model(against))
+    if json_output:
+        show.as_json(as_json(evaluation))
+    else:
+        print_evaluation(evaluation)
+        if output is not None:
+            show.line(f"run saved in {output}; `vlmquant report {output} -o report.html` makes a page of it")
+    if code := EXIT_CODES[evaluation.verdict]:
+        raise typer.Exit(code)
+
+
+def as_json(evaluation: "Evaluation") -> dict[str, Any]:
+    """Return the evaluation's summary with the ids of all flips, without the fidelity of every single sample."""
+    content = evaluation.to_dict()
+    if evaluation.fidelity is not None:
+        per_sample = ("ids", "values", "text_cosines")
+        content["fidelity"] = {name: value for name, value in content["fidelity"].items() if name not in per_sample}
+    return content
+
+
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """Print the scores, the comparison of every metric, the fidelity and the verdict."""
+    data = evaluation.data
+    if data.problems:
+        from vlmquant.data.sets import summarize
+
+        show.line(f"left out {len(data.problems)} entries of {data.name}: {summarize(data.problems)}")
+    for task, result in evaluation.results.items():
+        if task in evaluation.comparisons:
+            names = f"{result.model} against {evaluation.reference_results[task].model}"
+            _print_comparisons(f"{task} on {data.name}: {names}", evaluation.comparisons[task])
+        else:
+            n = {name: len(outcome.ids) for name, outcome in result.outcomes.items()}
+            rows = [(name, f"{100 * value:.2f} %", n[name]) for name, value in result.metrics.items()]
+            show.table(f"{task} on {data.name}: {result.model}", ("metric", "score", "samples"), rows)
+        show.line(f"protocol: {result.protocol}")
+    if evaluation.fidelity is not None:
+        _print_fidelity(evaluation.fidelity)
+    if evaluation.verdict is not None:
+        show.line(f"verdict: {evaluation.verdict}")
+
+
+def _print_comparisons(title: str, comparisons: "tuple[Comparison, ...]") -> None:
+    rows = [
+        (
+            found.metric,
+            f"{100 * found.reference:.2f}",
+            f"{100 * found.candidate:.2f}",
+            f"{100 * found.difference.estimate:+.2f}",
+            f"{100 * found.difference.low:+.2f} to {100 * found.difference.high:+.2f}",
+            f"{found.p_value:.3g}",
+            f"{len(found.flips.losses)} / {len(found.flips.gains)} / {len(found.flips.changed_wrong)}",
+            f"{100 * found.smallest_detectable_drop:.2f}",
+            found.samples,
+            found.verdict or "-",
+        )
+        for found in comparisons
+    ]
+    columns = ("metric", "before %", "after %", "points", "95 % interval", "McNemar p")
+    show.table(title, (*columns, "lost/won/other", "detectable", "n", "verdict"), rows)
+    show.line(
+        "lost/won/other: right before and wrong after / wrong and right / another wrong answer; "
+        "detectable: the smallest drop, in points, that these samples would have shown (80 % power)"
+    )
+
+
+def _print_fidelity(fidelity: "FidelityResult") -> None:
+    rows = [
+        (
+            name,
+            f"{measure.mean.estimate:.5f}",
+            f"{measure.mean.low:.5f} to {measure.mean.high:.5f}",
+            f"{measure.median:.5f}",
+            f"{measure.percentile_1:.5f}",
+            f"{measure.worst:.5f}",
+        )
+        for name, measure in fidelity.measures().items()
+    ]
+    columns = ("measure", "mean", "95 % interval", "median", "worst 1 %", "worst")
+    show.table(f"fidelity, n = {len(fidelity.ids)}: {fidelity.candidate} to {fidelity.reference}", columns, rows)
+    name, value = fidelity.worst()[0]
+    show.line(f"farthest off: {name} (cosine {value:.5f})")
+
+
+def selfcheck(json_output: Json = False) -> None:
+    """Recompute every score whose value is known, offline; exit code 1 when one is off."""
+    from vlmquant.selfcheck import run_selfcheck
+
+    report = run_selfcheck(show.tracker(json_output))
+    if json_output:
+        show.as_json({"ok": report.ok, "checks": [dataclasses.asdict(check) for check in report.checks]})
+    else:
+        rows = [("ok" if check.ok else "WRONG", check.name, check.measured, check.expected) for check in report.checks]
+        show.table("Self-check", ("", "score", "measured", "expected"), rows)
+        show.line(f"{len(report.checks) - len(report.failed)} of {len(report.checks)} checks passed")
+    if not report.ok:
+        raise typer.Exit(1)

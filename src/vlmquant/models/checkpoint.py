@@ -1,0 +1,162 @@
+"""A checkpoint folder as a value: its configuration, its tensors, and the checks they must pass."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from vlmquant.errors import ModelError, unknown
+
+RANDOM_WEIGHTS_KEY = "vlmquant_random_weights"
+"""Key of `config.json` that says the weights were drawn, not trained."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a folder holds: `config` is its `config.json`, `state` all tensors as float32 (integers as they are).
+
+    `weights_sha256` is over the bytes of the weight files, in the order of their names.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+    weights_sha256: str
+
+    @property
+    def model_type(self) -> str:
+        """Which loader understands it."""
+        return str(self.config["model_type"])
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the weights were drawn, not trained."""
+        return bool(self.config.get(RANDOM_WEIGHTS_KEY, False))
+
+    @classmethod
+    def open(cls, folder: Path, model_types: Collection[str], allow_pickle: bool) -> "Checkpoint":
+        """Read `folder`. Raises ModelError when a file is missing, unsafe or broken, or the type is not a known one."""
+        config = _read_config(folder, model_types)
+        files = _weight_files(folder, allow_pickle)
+        return cls(folder.resolve(), config, _read_weights(files), _sha256(files))
+
+
+def usable_device(device: str) -> torch.device:
+    """Return torch's name for `device`. Raises ModelError listing those present when it cannot be used."""
+    try:
+        target = torch.device(device)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        present = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise ModelError(f"device {device!r} cannot be used here; present: {', '.join(present)}") from error
+    return target
+
+
+def _read_config(folder: Path, model_types: Collection[str]) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} has no config.json; expected a Hugging Face checkpoint folder")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}; copy it again from the checkpoint") from error
+    if not isinstance(content, dict) or "model_type" not in content:
+        raise ModelError(f"{path} names no model_type; expected a Hugging Face checkpoint folder of a CLIP")
+    if content["model_type"] not in model_types:
+        raise unknown(ModelError, "model_type", str(content["model_type"]), model_types)
+    return content
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Put the tensors of `state` into `module`, which may be on the meta device, without copying them.
+
+    Nothing may be missing, left over, of another shape or not finite; raises ModelError naming the tensors.
+    """
+    # Older checkpoints store the position indices 0, 1, 2, ... as well.
+    state = {name: tensor for name, tensor in state.items() if not name.endswith("embeddings.position_ids")}
+    expected = module.state_dict()
+    problems = {
+        "lacks": sorted(expected.keys() - state.keys()),
+        "has unknown": sorted(state.keys() - expected.keys()),
+        "has a wrong shape for": sorted(
+            f"{name} {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+            for name in expected.keys() & state.keys()
+            if state[name].shape != expected[name].shape
+        ),
+        "holds infinite or undefined values in": sorted(
+            name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+        ),
+    }
+    for problem, names in problems.items():
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise ModelError(f"the checkpoint in {folder} {problem} tensors: {', '.join(names[:5])}{more}")
+    module.load_state_dict(state, assign=True)
+    for part in module.modules():
+        # transformers' position indices are no part of the state and still on the meta device.
+        if hasattr(part, "position_ids") and hasattr(part, "position_embedding"):
+            part.position_ids = torch.arange(part.position_embedding.num_embeddings).expand(1, -1)
+
+
+def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return _indexed_files(folder, index)
+    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    if pickles and not allow_pickle:
+        raise ModelError(
+            f"{folder} has its weights only as a pickle ({pickles[0].name}), which can run code when it is opened; use "
+            "a safetensors checkpoint, or pass allow_pickle (--allow-pickle) if you trust where it came from"
+        )
+    if not pickles:
+        raise ModelError(f"{folder} has no model.safetensors; expected a Hugging Face checkpoint folder with weights")
+    return pickles
+
+
+def _indexed_files(folder: Path, index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is not an index of weight files; copy it again from the checkpoint") from error
+    # A file of another kind or place must not slip past the ban on pickles.
+    unsafe = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if unsafe:
+        raise ModelError(f"{index} names {', '.join(unsafe)}; expected safetensors files in the same folder")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} lacks the weight files {', '.join(missing)}, which its index names")
+    return [folder / name for name in names]
+
+
+def _read_weights(files: list[Path]) -> dict[str, Tensor]:
+    """Return all tensors of `files` as float32."""
+    state: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            if path.suffix == ".safetensors":
+                state |= safetensors.torch.load_file(path)
+            else:
+                state |= torch.load(path, map_location="cpu", weights_only=True)
+        except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, TypeError) as error:
+            raise ModelError(f"{path} is damaged or truncated ({error}); download it again") from error
+        except Exception as error:  # pickle.UnpicklingError and what weights_only raises for foreign objects
+            raise ModelError(f"{path} holds more than tensors and was not opened: {error}") from error
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _sha256(files: list[Path]) -> str:
+    sha = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()

@@ -1,0 +1,112 @@
+"""Rounding of activations as torch modules, one class for each way to find the step."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vlmquant.quantize.affine import SMALLEST_SCALE, Grid
+
+
+@torch.library.custom_op("vlmquant::fake_quantize", mutates_args=())
+def fake_quantize(values: Tensor, scale: float, zero_point: int, qmin: int, qmax: int) -> Tensor:
+    """Round float32 `values` to the grid `(q - zero_point) * scale`, q in [qmin, qmax]; same shape."""
+    return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, qmin, qmax)
+
+
+@fake_quantize.register_fake
+def _(values: Tensor, scale: float, zero_point: int, qmin: int, qmax: int) -> Tensor:
+    return torch.empty_like(values)
+
+
+class FakeQuantize(nn.Module):
+    """Rounds its input to a fixed per-tensor grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return `values` on the grid, same shape."""
+        grid = self.grid
+        return cast(Tensor, fake_quantize(values, grid.scale, grid.zero_point, grid.qmin, grid.qmax))
+
+
+class WholeBatchFakeQuantize(nn.Module):
+    """Rounds its input as torch's dynamic quantization does: one range over everything in the call.
+
+    torch takes 7 bits (`reduce_range`) whatever the CPU, so `bits` must be 7 for its numbers.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return `values` on the grid of their own range, same shape; one row's result depends on all the others."""
+        qmax = 2**self.bits - 1
+        low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+        scale = max((high - low) / qmax, SMALLEST_SCALE)
+        zero_point = min(max(round(-low / scale), 0), qmax)
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, qmax)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinGrid:
+    """Two uniform grids in one tensor: values up to `border` on one, the others on the second.
+
+    The first holds `q * small_step` for q in [small_qmin, small_qmax], the second `q * large_step` for q in
+    [0, large_qmax]. One bit of the code says which (Yuan et al. 2022, PTQ4ViT, arXiv 2111.12293, section 3.1).
+    """
+
+    border: float
+    small_step: float
+    small_qmin: int
+    small_qmax: int
+    large_step: float
+    large_qmax: int
+
+
+def gelu_twin_grid(minimum: float, high: float, bits: int) -> TwinGrid:
+    """Return the grid behind an activation that is never below `minimum` (< 0): fine below zero, coarse to `high`."""
+    half = 2 ** (bits - 1)
+    return TwinGrid(
+        border=0.0,
+        small_step=-minimum / half,
+        small_qmin=-half,
+        small_qmax=0,
+        large_step=max(high / (half - 1), SMALLEST_SCALE),
+        large_qmax=half - 1,
+    )
+
+
+def softmax_twin_grid(shift: int, bits: int) -> TwinGrid:
+    """Return the grid for probabilities: fine up to 2^-shift, coarse up to 1.
+
+    The steps differ by the factor 2^shift, so that integer sums of the two align by a bit shift.
+    """
+    n = 2 ** (bits - 1) - 1
+    border = 2.0**-shift
+    return TwinGrid(border=border, small_step=border / n, small_qmin=0, small_qmax=n, large_step=1 / n, large_qmax=n)
+
+
+class TwinFakeQuantize(nn.Module):
+    """Rounds its input to a fixed twin grid."""
+
+    def __init__(self, grid: TwinGrid) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return `values` on the grid, same shape."""
+        grid = self.grid
+        small = torch.clamp(torch.round(values / grid.small_step), grid.small_qmin, grid.small_qmax) * grid.small_step
+        large = torch.clamp(torch.round(values / grid.large_step), 0, grid.large_qmax) * grid.large_step
+        return torch.where(values <= grid.border, small, large)
+
+
+def activation_minimum(activation: nn.Module) -> float:
+    """Return the least value of a GELU-like `activation`, found on a fine net over [-12, 0]."""
+    with torch.inference_mode():
+        return float(activation(torch.linspace(-12, 0, 120_001, dtype=torch.float64)).min())

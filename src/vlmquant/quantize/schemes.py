@@ -1,0 +1,87 @@
+"""The parts of a recipe: how weights become integers, how activations do, and where the widths differ."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from vlmquant.errors import RecipeError, unknown
+
+Granularity = Literal["channel", "tensor", "group"]
+Scales = Literal["max", "mse"]
+Rounding = Literal["nearest", "gptq"]
+Ranges = Literal["static", "per-token", "whole-batch"]
+Observer = Literal["minmax", "percentile", "mse", "kl"]
+
+BITS = (*range(2, 9), 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightScheme:
+    """Symmetric integers of `bits` (2..8 or 16) bits.
+
+    `granularity`: one scale per output channel, per tensor, or per `group_size` inputs of each output channel (the
+    last group of a row may be shorter; a convolution has one group per channel). `scales`: "max" covers the largest
+    magnitude, "mse" clips where the squared rounding error is least. `rounding`: "nearest", or "gptq", which lets
+    later columns make up for the rounding of earlier ones (Frantar et al. 2022).
+    """
+
+    bits: int = 8
+    granularity: Granularity = "channel"
+    group_size: int = 64
+    scales: Scales = "max"
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        check_bits("weight", self.bits)
+        check_choice("weight granularity", self.granularity, Granularity)
+        check_choice("weight scales", self.scales, Scales)
+        check_choice("weight rounding", self.rounding, Rounding)
+        if self.group_size < 16 or self.group_size & (self.group_size - 1):
+            raise RecipeError(f"group_size must be a power of two, at least 16, got {self.group_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationScheme:
+    """Asymmetric integers of `bits` (2..8 or 16) bits.
+
+    `ranges`: "static" fixes one range per tensor on a calibration set, chosen by `observer`; "per-token" takes each
+    row's own range at run time; "whole-batch" takes one range over everything a site sees in one call, as torch's
+    dynamic quantization does. `observer`: "minmax" never clips, "percentile" keeps 99.99 % of the values, "mse" clips
+    where the squared rounding error is least, "kl" where the distribution changes least.
+    """
+
+    bits: int = 8
+    ranges: Ranges = "static"
+    observer: Observer = "mse"
+
+    def __post_init__(self) -> None:
+        check_bits("activation", self.bits)
+        check_choice("activation ranges", self.ranges, Ranges)
+        check_choice("observer", self.observer, Observer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteBits:
+    """Other bit-widths for the sites whose name matches the shell `pattern`; None leaves the recipe's."""
+
+    pattern: str
+    weights: int | None = None
+    activations: int | None = None
+
+    def __post_init__(self) -> None:
+        for kind, bits in (("weight", self.weights), ("activation", self.activations)):
+            if bits is not None:
+                check_bits(kind, bits)
+        if self.weights is self.activations is None:
+            raise RecipeError(f"the override of {self.pattern!r} changes nothing; give weights or activations a width")
+
+
+def check_bits(kind: str, bits: int) -> None:
+    """Raise RecipeError for a width that does not exist."""
+    if bits not in BITS:
+        raise RecipeError(f"{kind} bits must be 2 to 8 or 16, got {bits}")
+
+
+def check_choice(kind: str, value: str, choices: Any) -> None:
+    """Raise RecipeError for a value that is none of the Literal `choices`."""
+    if value not in get_args(choices):
+        raise unknown(RecipeError, kind, value, get_args(choices))

@@ -1,0 +1,204 @@
+"""Scores of runs as rows and charts: differences with their intervals, and scores against bits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vlmquant.metrics.intervals import Interval, bootstrap_mean
+from vlmquant.report.matrices import Matrix
+from vlmquant.report.models import FLOAT_BITS, ModelFacts
+from vlmquant.report.plots import AFTER, BEFORE, LINE, QUIET, plain
+from vlmquant.report.runs import Run
+from vlmquant.tasks.compare import Comparison
+from vlmquant.tasks.result import Outcomes
+
+PER_CENT = 100.0
+
+METRIC_NAMES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    **{f"image_to_text_r{k}": f"image to text R@{k}" for k in (1, 5, 10)},
+    **{f"text_to_image_r{k}": f"text to image R@{k}" for k in (1, 5, 10)},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One model's score of one metric under one protocol, a rate in [0, 1] with its 95 % interval on `n` samples.
+
+    `run` is the run that it is from; `is_reference` tells the float model of that run from its candidate.
+    """
+
+    run: Run
+    facts: ModelFacts
+    engine: str
+    is_reference: bool
+    score: Interval
+    n: int
+
+    @property
+    def label(self) -> str:
+        """Return what to call the model in a chart."""
+        return model_label(self.facts, self.engine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """All scores of one metric that may be compared: they have one protocol, written as its `signature`."""
+
+    task: str
+    metric: str
+    data_name: str
+    signature: str
+    scores: tuple[Scored, ...]
+
+    @property
+    def title(self) -> str:
+        """Return such as "zero-shot top-1 on cifar10"."""
+        return f"{self.task} {metric_name(self.metric)} on {self.data_name}"
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name for people."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def model_label(facts: ModelFacts, engine: str) -> str:
+    """Return such as "clip static-int8 W8A8 (openvino)"."""
+    return f"{facts.name}, {facts.precision} ({engine})"
+
+
+def group_scores(runs: Sequence[Run]) -> list[Group]:
+    """Sort every metric of every run by protocol; a float model that several runs share is there once."""
+    found: dict[tuple[str, str], list[Scored]] = {}
+    heads: dict[tuple[str, str], tuple[str, str]] = {}
+    for run in runs:
+        sides = [(run.model, run.results, False)]
+        if run.reference is not None:
+            sides.append((run.reference, run.reference_results, True))
+        for facts, results, is_reference in sides:
+            for task, result in results.items():
+                for metric, outcomes in result.outcomes.items():
+                    key = (str(result.protocol), metric)
+                    heads.setdefault(key, (task, run.data_name))
+                    scored = Scored(
+                        run=run,
+                        facts=facts,
+                        engine=result.subject.get("engine", "unknown engine"),
+                        is_reference=is_reference,
+                        score=interval_of(outcomes),
+                        n=len(outcomes.ids),
+                    )
+                    if not (is_reference and any(_same_model(scored, other) for other in found.get(key, []))):
+                        found.setdefault(key, []).append(scored)
+    return [
+        Group(task=heads[key][0], metric=key[1], data_name=heads[key][1], signature=key[0], scores=tuple(scores))
+        for key, scores in found.items()
+    ]
+
+
+def interval_of(outcomes: Outcomes) -> Interval:
+    """Return a score with its 95 % bootstrap interval over pictures."""
+    _, clusters = np.unique(np.asarray(outcomes.clusters), return_inverse=True)
+    return bootstrap_mean(outcomes.values, clusters.astype(np.int64))
+
+
+def differences_figure(rows: Sequence[tuple[str, Comparison]]) -> Figure:
+    """Draw each difference with its 95 % interval, in percentage points; rows are a label and a comparison.
+
+    A dashed line is the largest drop that was allowed, where there is one for all. Raises ValueError without a row.
+    """
+    if not rows:
+        raise ValueError("expected at least one comparison to draw")
+    figure = Figure(figsize=(11, 1.3 + 0.5 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(rows), dtype=np.float64)
+    axes.axvline(0, color=QUIET, linewidth=1)
+    for place, (_, found) in zip(places, rows, strict=True):
+        low, high = PER_CENT * found.difference.low, PER_CENT * found.difference.high
+        axes.plot([low, high], [place, place], color=BEFORE, linewidth=5, solid_capstyle="butt")
+        axes.plot(PER_CENT * found.difference.estimate, place, "o", color=AFTER, markersize=6)
+    limits = {found.max_drop for _, found in rows}
+    limit = next(iter(limits)) if len(limits) == 1 else None
+    if limit is not None:
+        axes.axvline(-PER_CENT * limit, color=LINE, linewidth=1.3, linestyle="--", label="largest drop allowed")
+        figure.legend(loc="outside upper right", frameon=False, fontsize=9)
+    axes.set_yticks(places, [f"{label}\nn = {found.samples:,}" for label, found in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("difference to the float model (percentage points); bars show 95 % paired intervals")
+    plain(axes)
+    return figure
+
+
+def bits_figure(groups: Sequence[Group]) -> Figure:
+    """Draw scores against the bits of the weights, one panel per group, one line per number of activation bits.
+
+    Only models whose components all have the same bits are drawn; `has_bit_sweep` tells whether there are enough.
+    """
+    figure = Figure(figsize=(11, 4.2 * -(-len(groups) // 2)), layout="constrained")
+    panels = figure.subplots(-(-len(groups) // 2), 2 if len(groups) > 1 else 1, squeeze=False).ravel()
+    for axes, group in zip(panels, groups, strict=False):
+        lines: dict[int, list[tuple[int, Interval]]] = {}
+        for scored in group.scores:
+            if (bits := _uniform_bits(scored.facts)) is not None:
+                lines.setdefault(bits[1], []).append((bits[0], scored.score))
+        positions = {bits: place for place, bits in enumerate(sorted({b for line in lines.values() for b, _ in line}))}
+        for activations, line in sorted(lines.items()):
+            line.sort(key=lambda point: point[0])
+            x = [positions[bits] for bits, _ in line]
+            y = np.array([PER_CENT * score.estimate for _, score in line])
+            errors = [
+                y - [PER_CENT * score.low for _, score in line],
+                [PER_CENT * score.high for _, score in line] - y,
+            ]
+            name = "activations float" if activations == FLOAT_BITS else f"activations {activations} bits"
+            axes.errorbar(x, y, yerr=errors, marker="o", capsize=3, linewidth=1.4, label=name)
+        axes.set_xticks(list(positions.values()), ["float" if b == FLOAT_BITS else str(b) for b in positions])
+        axes.set_xlabel("bits of the weights")
+        axes.set_ylabel("score (%), 95 % intervals")
+        counts = sorted({scored.n for scored in group.scores})
+        axes.set_title(f"{group.title}, n = {', '.join(f'{n:,}' for n in counts)}", loc="left", fontsize=10)
+        axes.legend(frameon=False, fontsize=8)
+        plain(axes)
+    for axes in panels[len(groups) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def has_bit_sweep(group: Group) -> bool:
+    """Return whether the group has models of at least two different bits, float apart."""
+    found = {_uniform_bits(scored.facts) for scored in group.scores} - {None, (FLOAT_BITS, FLOAT_BITS)}
+    return len(found) > 1
+
+
+def bits_matrix(group: Group) -> Matrix | None:
+    """Return scores (%) over the weight bits of both towers; None unless both take at least two values.
+
+    Where several models have the same bits, the best counts.
+    """
+    cells: dict[tuple[int, int], float] = {}
+    for scored in group.scores:
+        pair = (scored.facts.bits["image"][0], scored.facts.bits["text"][0])
+        cells[pair] = max(cells.get(pair, 0.0), PER_CENT * scored.score.estimate)
+    images, texts = sorted({image for image, _ in cells}), sorted({text for _, text in cells})
+    if min(len(images), len(texts)) < 2:
+        return None
+    values = np.array([[cells.get((image, text), np.nan) for text in texts] for image in images])
+    name = {FLOAT_BITS: "float"}
+    return Matrix(
+        title=group.title,
+        values=values,
+        rows=tuple(name.get(bits, f"{bits} bits") for bits in images),
+        columns=tuple(name.get(bits, f"{bits} bits") for bits in texts),
+    )
+
+
+def _uniform_bits(facts: ModelFacts) -> tuple[int, int] | None:
+    found = set(facts.bits.values())
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _same_model(one: Scored, other: Scored) -> bool:
+    return (one.facts, one.engine, one.score.estimate) == (other.facts, other.engine, other.score.estimate)
