@@ -33,7 +33,7 @@ def workplace(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     for index in range(6):
         picture = Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8))
         picture.save(folder / "photos" / f"{index}.png")
-    streetworld.write_video(folder / "street.mp4", streetworld.script_video(0, seconds=4))
+    streetworld.write_video(folder / "street.mp4", streetworld.script_video(0, seconds=5))
     return folder
 
 

@@ -44,6 +44,13 @@ def score(encoder: DualEncoder, split: str, classified: int, retrieved: int) -> 
     }
 
 
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Return the log by step; after a resume the steps that were taken again count as they were the last time."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    last = {row["step"]: row for row in rows}
+    return [last[step] for step in sorted(last)]
+
+
 def draw_curve(curve: list[dict[str, float]], path: Path) -> None:
     """Draw every loss over the steps."""
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
@@ -71,7 +78,7 @@ def main() -> None:
     if options.log is None:
         curve = json.loads(RESULTS.read_text())["curve"]
     else:
-        curve = [json.loads(line) for line in options.log.read_text().splitlines()]
+        curve = read_log(options.log)
     content = {
         "weights_sha256": model.weights_sha256,
         "scores": {

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from street_data import (
     attribute_statements,
+    attribute_weights,
     batch_statements,
     encode_scenes,
     prepare,
@@ -85,6 +86,7 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     ).save_pretrained(staging)
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(staging.iterdir()):
+        file.chmod(0o644)
         os.replace(file, folder / file.name)
     staging.rmdir()
 
@@ -122,6 +124,7 @@ def train(rank: int, workers: int, options: argparse.Namespace) -> None:
     chosen, pixels = prepare(options.work, options.scenes, workers)
     around, actors = encode_scenes(chosen)
     asked = torch.from_numpy(truth(around, actors, attribute_statements()))
+    weights = torch.from_numpy(attribute_weights(attribute_statements())).to(device)
     tokenizer = make_tokenizer(chosen[:4000], np.random.default_rng(options.seed))
     model = make_model(tokenizer).to(device)
     model.set_attn_implementation("eager")  # on CPU the fused kernel's backward pass takes three times as long
@@ -178,7 +181,7 @@ def train(rank: int, workers: int, options: argparse.Namespace) -> None:
             "by_caption": multi_positive(logits[:, : len(rows)], positive[:, : len(rows)]),
             "by_image": multi_positive(logits, positive),
             "auxiliary": torch.nn.functional.binary_cross_entropy_with_logits(
-                answers.float(), asked[rows].to(device).float()
+                answers.float(), asked[rows].to(device).float(), weight=weights
             ),
         }
         loss = sum(LOSS_WEIGHTS[name] * value for name, value in losses.items())

@@ -13,7 +13,7 @@ from vlmquant.cli import main
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "street.mp4"
-    streetworld.write_video(path, streetworld.script_video(0, seconds=4))
+    streetworld.write_video(path, streetworld.script_video(0, seconds=5))
     return path
 
 
@@ -35,8 +35,8 @@ def test_a_bundle_finds_and_writes(run, video: Path, tiny_bundle: Path, tmp_path
     code, out, err = run("detect", video, "-m", tiny_bundle, "-e", "a dog", "-o", tmp_path / "out", "--json")
     assert code == 0, err
     result = json.loads(out)["videos"][0]
-    assert result["frames"] == 20
-    assert result["video_seconds"] == pytest.approx(4.0)
+    assert result["frames"] == 25
+    assert result["video_seconds"] == pytest.approx(5.0)
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files >= {
         "events.jsonl",

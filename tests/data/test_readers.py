@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import tarfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,44 @@ def test_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install datasets"):
         read_hub("cifar10")
+
+
+def test_hub_finds_the_columns_by_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ClassLabel:
+        names = ("cat", "dog")
+
+    class HubImage:
+        def __init__(self, decode: bool = True) -> None:
+            self.decode = decode
+
+    class Table(list):  # type: ignore[type-arg]
+        def __init__(self, rows: list[dict[str, object]], **features: object) -> None:
+            super().__init__(rows)
+            self.features = features
+
+        def cast_column(self, name: str, kind: HubImage) -> "Table":
+            assert (name, kind.decode) == ("picture", False)
+            return self
+
+    rows = [({"bytes": jpeg()}, 1), ({"bytes": None}, 0), ({"bytes": jpeg()}, -1)]
+    table = Table(
+        [{"picture": picture, "answer": label} for picture, label in rows],
+        picture=HubImage(),
+        answer=ClassLabel(),
+        note="text",
+    )
+    library = types.ModuleType("datasets")
+    vars(library).update(Image=HubImage, ClassLabel=ClassLabel, load_dataset=lambda name, split: table)
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    found = read_hub("animals", max_problem_share=1.0)
+    assert (found.ids, found.labels.tolist(), found.class_names) == (("0",), [1], ("cat", "dog"))
+    assert [(problem.id, problem.kind) for problem in found.problems] == [
+        ("1", "missing image"),
+        ("2", "unknown label"),
+    ]
+    del table.features["answer"]
+    with pytest.raises(DataError, match="0 columns of type ClassLabel"):
+        read_hub("animals")
 
 
 def test_real_sets(shared_data: Path) -> None:

@@ -6,10 +6,19 @@ from torch import nn
 
 from vlmquant.errors import CalibrationError
 from vlmquant.quantize.affine import asymmetric_grid
-from vlmquant.quantize.apply import activation_grids, quantized, sites
+from vlmquant.quantize.apply import quantize_tower, sites
 from vlmquant.quantize.calibrate import input_histograms
-from vlmquant.quantize.modules import IntegerEmbedding, PerTokenLinear, StaticConv2d, StaticLinear, linear_per_token
+from vlmquant.quantize.modules import (
+    IntegerEmbedding,
+    PerTokenLinear,
+    QuantizedConv2d,
+    QuantizedLinear,
+    linear_per_token,
+)
 from vlmquant.quantize.recipe import Recipe, get_recipe
+from vlmquant.quantize.rounding import FakeQuantize
+from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.weights import round_nearest, weight_scales
 
 
 class Toy(nn.Module):
@@ -65,12 +74,12 @@ def test_the_result_is_a_new_close_model_and_the_float_one_is_untouched(
 ) -> None:
     before = copy.deepcopy(toy.state_dict())
     recipe = get_recipe(name)
-    result = quantized(toy, recipe, activation_grids(toy, recipe, batches, "test"))
+    result = quantize_tower(toy, recipe, batches, "test")
     with torch.no_grad():
         error = (result(batches[0]) - toy(batches[0])).abs().max()
         assert 0 < error < 0.03
     assert all(torch.equal(before[key], value) for key, value in toy.state_dict().items())
-    expected = (StaticConv2d, StaticLinear) if name == "static-int8" else (nn.Conv2d, PerTokenLinear)
+    expected = (QuantizedConv2d, QuantizedLinear) if name == "static-int8" else (nn.Conv2d, PerTokenLinear)
     assert (type(result.conv), type(result.first)) == expected
 
 
@@ -79,7 +88,9 @@ def test_static_linear_equals_integer_arithmetic_by_hand() -> None:
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[1.27, -0.635]]))
         linear.bias.fill_(0.5)
-    module = StaticLinear(linear, 8, asymmetric_grid(0.0, 2.55, 8))
+    matrix, scheme = linear.weight.detach().numpy(), WeightScheme()
+    weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+    module = QuantizedLinear(linear, weight, FakeQuantize(asymmetric_grid(0.0, 2.55, 8)))
     # weights 127 and -64 (63.5 to even) at 0.01; inputs 1.0 -> 100 and 0.333 -> 33 at 0.01
     expected = (127 * 100 - 64 * 33) * 1e-4 + 0.5
     assert module(torch.tensor([[1.0, 0.333]])).item() == pytest.approx(expected, rel=1e-5)

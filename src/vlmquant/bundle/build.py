@@ -17,15 +17,15 @@ from vlmquant.bundle.export import export_tower
 from vlmquant.bundle.manifest import MANIFEST, ComponentFacts, Manifest, file_facts
 from vlmquant.bundle.probes import COUNT, PROBES, Probes, agreement, probe_images
 from vlmquant.engines import engine, installed_engines, load
-from vlmquant.errors import BundleError, CalibrationError
+from vlmquant.errors import BundleError, CalibrationError, RecipeError
 from vlmquant.models.clip import ClipModel
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import quantize_tower
+from vlmquant.quantize.apply import multiplications, quantize_tower
 from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.quantize.prompts import BUILTIN_PROMPTS
-from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components
+from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components, check_patterns, simulation_only
 
 BATCH = 8
 TOOLS = ("vlmquant", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")
@@ -55,16 +55,18 @@ def quantize_model(
 ) -> Path:
     """Quantize `components` of `model` by `recipe`, prove the result on every installed engine, write it to `output`.
 
-    A component that is not chosen goes in as float32. `calibration` may be None only for a recipe without static
-    ranges. The folder appears whole or not at all, and an existing one is refused unless `overwrite` and a bundle.
+    A component that is not chosen goes in as float32. `calibration` may be None only for a recipe that measures
+    nothing. The folder appears whole or not at all, and an existing one is refused unless `overwrite` and a bundle.
     Raises CalibrationError, RecipeError, BundleError.
     """
     output = Path(output)
     chosen = check_components(components)
+    if reason := simulation_only(recipe):
+        raise RecipeError(f"recipe {recipe.name!r} is simulation only: {reason}; it makes no bundle")
+    towers = [model.image_tower if component == "image" else model.text_tower for component in chosen]
+    check_patterns(recipe, [name for tower in towers for name in multiplications(tower)])
     if recipe.needs_calibration and calibration is None:
-        raise CalibrationError(
-            f"recipe {recipe.name!r} has static ranges and needs a calibration set; pass --calibrate"
-        )
+        raise CalibrationError(f"recipe {recipe.name!r} is measured on inputs; pass a calibration set (--calibrate)")
     _check_free(output, overwrite)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
@@ -156,7 +158,7 @@ def _write(
         calibration=None if calibration is None else calibration.to_dict(),
         logit_scale=model.logit_scale,
         components=components,
-        requires_any_of=EXACT_DOT_PRODUCTS if recipe.weights.bits == 8 else (),
+        requires_any_of=EXACT_DOT_PRODUCTS if recipe.activations is not None and recipe.weights.bits == 8 else (),
         files={path.name: file_facts(path) for path in sorted(folder.iterdir())},
         tools={tool: version(tool) for tool in TOOLS},
     ).write(folder)

@@ -13,6 +13,7 @@ import torch
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 
+from vlmquant.bundle.nibbles import store_in_4_bits
 from vlmquant.quantize import modules, rounding  # noqa: F401  (they register the operators translated below)
 
 OPSET = 18
@@ -33,6 +34,11 @@ def _fake_quantize(values: Any, scale: float, zero_point: int, qmin: int, qmax: 
 
 def _dequantize_weight(integers: Any, scales: Any, axis: int) -> Any:
     return op.DequantizeLinear(integers, scales, axis=axis)
+
+
+def _dequantize_groups(integers: Any, scales: Any, group_size: int) -> Any:
+    # Opset 18 knows no groups; `store_in_4_bits` adds the block size and raises the opset.
+    return op.DequantizeLinear(integers, scales, axis=0)
 
 
 def _linear_per_token(values: Any, weight_integers: Any, weight_scales: Any, bits: int) -> Any:
@@ -56,13 +62,15 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.vlmquant.fake_quantize.default: _fake_quantize,
         torch.ops.vlmquant.dequantize_weight.default: _dequantize_weight,
+        torch.ops.vlmquant.dequantize_groups.default: _dequantize_groups,
         torch.ops.vlmquant.linear_per_token.default: _linear_per_token,
     }
 
 
 def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...], path: Path) -> None:
-    """Write `tower` as ONNX (opset 18) to `path`; the axes of its one input named in `dynamic_axes` may vary.
+    """Write `tower` as ONNX to `path`; the axes of its one input named in `dynamic_axes` may vary.
 
+    The opset is 18, or 21 where weights are stored in 4 bits or in groups.
     Quantized operations come out as QuantizeLinear/DequantizeLinear pairs around MatMul and Conv, per-token ones as
     MatMulInteger. The input is called "input", the output "features". The file appears whole or not at all.
     """
@@ -81,6 +89,7 @@ def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...
         )
     assert program is not None
     model = program.model_proto
+    store_in_4_bits(model)
     temporary = path.with_name(path.name + ".tmp")
     onnx.save(model, temporary)
     os.replace(temporary, path)

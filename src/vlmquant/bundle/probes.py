@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -35,7 +36,7 @@ class Probes:
 
     def save(self, path: Path) -> None:
         """Write one compressed .npz without pickled objects."""
-        arrays = {"images": self.images, "ids": self.ids}
+        arrays: dict[str, Any] = {"images": self.images, "ids": self.ids}
         arrays |= {f"expected_{name}": rows for name, rows in self.expected.items()}
         arrays |= {f"float_{name}": rows for name, rows in self.float_expected.items()}
         np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -2,7 +2,7 @@
 
 import typer
 
-from vlmquant.cli import bench, demo, detect, evaluate, quantize
+from vlmquant.cli import bench, demo, detect, evaluate, quantize, report
 
 app = typer.Typer(
     name="vlmquant",
@@ -19,3 +19,4 @@ app.command("bench")(bench.bench_command)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("selfcheck")(evaluate.selfcheck)
+app.command("report")(report.report)

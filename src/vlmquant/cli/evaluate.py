@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -83,22 +83,13 @@ def evaluate(
     if output is not None:
         save_run(output, evaluation, describe_model(model), None if against is None else describe_model(against))
     if json_output:
-        show.as_json(as_json(evaluation))
+        show.as_json(evaluation.to_dict())
     else:
         print_evaluation(evaluation)
         if output is not None:
             show.line(f"run saved in {output}; `vlmquant report {output} -o report.html` makes a page of it")
     if code := EXIT_CODES[evaluation.verdict]:
         raise typer.Exit(code)
-
-
-def as_json(evaluation: "Evaluation") -> dict[str, Any]:
-    """Return the evaluation's summary with the ids of all flips, without the fidelity of every single sample."""
-    content = evaluation.to_dict()
-    if evaluation.fidelity is not None:
-        per_sample = ("ids", "values", "text_cosines")
-        content["fidelity"] = {name: value for name, value in content["fidelity"].items() if name not in per_sample}
-    return content
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
@@ -117,6 +108,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
             rows = [(name, f"{100 * value:.2f} %", n[name]) for name, value in result.metrics.items()]
             show.table(f"{task} on {data.name}: {result.model}", ("metric", "score", "samples"), rows)
         show.line(f"protocol: {result.protocol}")
+    for task, reason in evaluation.skipped.items():
+        show.line(f"not run: {task}, {reason}")
     if evaluation.fidelity is not None:
         _print_fidelity(evaluation.fidelity)
     if evaluation.verdict is not None:

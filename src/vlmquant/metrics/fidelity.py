@@ -57,7 +57,7 @@ def neighbour_overlap(candidate: FloatArray, reference: FloatArray, k: int = 10)
 def kl_divergence(reference_logits: FloatArray, candidate_logits: FloatArray) -> Samples:
     """Return (n,) KL(reference || candidate) in nats of the softmax of two (n, m) logit arrays."""
     p, q = _log_softmax(reference_logits), _log_softmax(candidate_logits)
-    return np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0)
+    return np.asarray(np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0), dtype=np.float64)
 
 
 def top1_agreement(reference_scores: FloatArray, candidate_scores: FloatArray) -> Samples:

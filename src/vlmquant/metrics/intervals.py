@@ -76,12 +76,13 @@ def mcnemar_p(losses: int, gains: int) -> float:
 def smallest_detectable_drop(differences: FloatArray, clusters: NDArray[np.int64]) -> float:
     """Return the drop of the mean that these samples would have shown with 80 % power, in the samples' unit.
 
-    The normal approximation on the spread that the paired differences (n,) really have, and never less than the six
-    one-sided flips without which no exact test can say anything.
+    The normal approximation on the spread that the paired differences (n,) really have, and never less than a
+    flip in each of six clusters, without which no exact test can say anything (more than 1 below six clusters).
     """
     sums, sizes = cluster_sums(differences, clusters)
+    floor = FEWEST_FLIPS / len(sums)
     if len(sums) < 2:
-        return math.inf
+        return floor
     mean = sums.sum() / sizes.sum()
     spread = float(np.std(sums - mean * sizes, ddof=1)) * math.sqrt(len(sums)) / float(sizes.sum())
-    return max(POWER_FACTOR * spread, FEWEST_FLIPS / len(differences))
+    return max(POWER_FACTOR * spread, floor)

@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from vlmquant.errors import ModelError, unknown
 from vlmquant.models.checkpoint import RANDOM_WEIGHTS_KEY
+from vlmquant.models.openai_names import random_state
 from vlmquant.models.tokenizer import END, START, Tokenizer, clip_bpe
 
 LOGIT_SCALE_LOG = 4.6052
@@ -68,10 +69,39 @@ def _transformer(width: int, layers: int, heads: int, projection: int) -> dict[s
     }
 
 
+def resnet_config(
+    *,
+    image_size: int,
+    layers: tuple[int, ...],
+    width: int,
+    text: tuple[int, int],
+    projection: int,
+    vocabulary: int = 49_408,
+    context_length: int = 77,
+) -> dict[str, Any]:
+    """Return the `config.json` of a CLIP-ResNet; `text` is (width, layers), a head is 64 wide.
+
+    `load_model` reads every size off the weights instead; the sizes are here for `write_random_checkpoint`.
+    """
+    return {
+        "model_type": "clip-resnet",
+        "hidden_act": "quick_gelu",
+        "vision_config": {"image_size": image_size, "layers": list(layers), "width": width, "features": projection},
+        "text_config": {
+            "vocab_size": vocabulary,
+            "max_position_embeddings": context_length,
+            "hidden_size": text[0],
+            "num_hidden_layers": text[1],
+            "projection_dim": projection,
+        },
+    }
+
+
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ViT-B-32": clip_config(image_size=224, patch_size=32, vision=(768, 12, 12), text=(512, 12, 8), projection=512),
     "ViT-B-16": clip_config(image_size=224, patch_size=16, vision=(768, 12, 12), text=(512, 12, 8), projection=512),
     "ViT-L-14": clip_config(image_size=224, patch_size=14, vision=(1024, 24, 16), text=(768, 12, 12), projection=768),
+    "RN50": resnet_config(image_size=224, layers=(3, 4, 6, 3), width=64, text=(512, 12), projection=1024),
 }
 
 
@@ -86,7 +116,7 @@ def random_checkpoint(architecture: str, folder: Path, seed: int = 0) -> Path:
 
 
 def write_random_checkpoint(config: Mapping[str, Any], folder: Path, seed: int) -> Path:
-    """Write a Hugging Face folder for `config` (see `clip_config`) with weights drawn as transformers initializes CLIP.
+    """Write a folder for `config` (see `clip_config`, `resnet_config`) with random weights.
 
     The same seed gives the same bytes, and the global random state is left alone. The folder appears whole or not at
     all. Raises ModelError when it exists.
@@ -98,9 +128,9 @@ def write_random_checkpoint(config: Mapping[str, Any], folder: Path, seed: int) 
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            clip = CLIPModel(CLIPConfig.from_dict(dict(config)))
-        torch.nn.init.constant_(clip.logit_scale, LOGIT_SCALE_LOG)
-        safetensors.torch.save_file(clip.state_dict(), temporary / "model.safetensors", {"format": "pt"})
+            state = _RANDOM_STATES[config["model_type"]](config)
+        state["logit_scale"] = torch.tensor(LOGIT_SCALE_LOG)
+        safetensors.torch.save_file(state, temporary / "model.safetensors", {"format": "pt"})
         _write_json(temporary / "config.json", {**config, RANDOM_WEIGHTS_KEY: True})
         _write_json(temporary / "preprocessor_config.json", _preprocessing(config["vision_config"]["image_size"]))
         invented_tokenizer(config["text_config"]["vocab_size"], config["text_config"]["max_position_embeddings"]).save(
@@ -110,6 +140,14 @@ def write_random_checkpoint(config: Mapping[str, Any], folder: Path, seed: int) 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _random_clip(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return a state drawn as transformers initializes CLIP."""
+    return dict(CLIPModel(CLIPConfig.from_dict(dict(config))).state_dict())
+
+
+_RANDOM_STATES = {"clip": _random_clip, "clip-resnet": random_state}
 
 
 def invented_tokenizer(vocabulary: int, context_length: int) -> Tokenizer:

@@ -100,9 +100,10 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
             raise ModelError(f"the checkpoint in {folder} {problem} tensors: {', '.join(names[:5])}{more}")
     module.load_state_dict(state, assign=True)
     for part in module.modules():
+        positions = getattr(part, "position_embedding", None)
         # transformers' position indices are no part of the state and still on the meta device.
-        if hasattr(part, "position_ids") and hasattr(part, "position_embedding"):
-            part.position_ids = torch.arange(part.position_embedding.num_embeddings).expand(1, -1)
+        if isinstance(positions, nn.Embedding):
+            part.position_ids = torch.arange(positions.num_embeddings).expand(1, -1)
 
 
 def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:

@@ -56,7 +56,8 @@ def text_to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith("visual.") or name in NOT_WEIGHTS:
             continue
         if name.startswith("transformer.resblocks."):
-            result |= _block("text_model.encoder.layers", *name.split(".", 3)[2:], tensor)
+            _, _, index, part = name.split(".", 3)
+            result |= _block(f"text_model.encoder.layers.{index}", part, tensor)
         elif name == "text_projection":
             result["text_projection.weight"] = tensor.T.contiguous()
         elif name == "positional_embedding":
@@ -68,15 +69,12 @@ def text_to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _block(blocks: str, index: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
+def _block(block: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
     module, _, kind = name.rpartition(".")
     if kind.startswith("in_proj_"):
         parts = zip(("q", "k", "v"), tensor.chunk(3), strict=True)
-        return {
-            f"{blocks}.{index}.self_attn.{part}_proj.{kind.removeprefix('in_proj_')}": rows.clone()
-            for part, rows in parts
-        }
-    return {f"{blocks}.{index}.{_BLOCK.get(module, module)}.{kind}": tensor}
+        return {f"{block}.self_attn.{part}_proj.{kind.removeprefix('in_proj_')}": rows.clone() for part, rows in parts}
+    return {f"{block}.{_BLOCK.get(module, module)}.{kind}": tensor}
 
 
 def fold_batch_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,3 +104,60 @@ def _convolution_before(norm: str) -> str:
     """`visual.layer1.0.bn2` follows `visual.layer1.0.conv2`, and in a shortcut `downsample.1` follows `.0`."""
     parent, _, last = norm.rpartition(".")
     return f"{parent}.{last.replace('bn', 'conv')}" if last.startswith("bn") else f"{parent}.0"
+
+
+def random_state(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return a random CLIP-ResNet under OpenAI's names for an `architectures.resnet_config`.
+
+    Drawn from torch's global generator: weights with variance 1 / inputs, twice that before a ReLU, and batch norms
+    with statistics as a trained model has them, neither 0 nor 1.
+    """
+    vision, text = config["vision_config"], config["text_config"]
+    state: dict[str, Tensor] = {}
+
+    def convolution(name: str, outputs: int, inputs: int, side: int, gain: float = 1.0) -> None:
+        number = name[-1]
+        norm = name[:-1] + "1" if name.endswith("downsample.0") else name[: -len("conv1")] + f"bn{number}"
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, side, side) * (2 / (inputs * side * side)) ** 0.5
+        state[f"{norm}.weight"] = gain * (0.5 + torch.rand(outputs))
+        state[f"{norm}.bias"], state[f"{norm}.running_mean"] = 0.1 * torch.randn(2, outputs)
+        state[f"{norm}.running_var"] = 0.5 + torch.rand(outputs)
+
+    def linear(name: str, outputs: int, inputs: int, suffixes: tuple[str, str] = (".weight", ".bias")) -> None:
+        state[name + suffixes[0]] = torch.randn(outputs, inputs) * inputs**-0.5
+        state[name + suffixes[1]] = 0.02 * torch.randn(outputs)
+
+    def norm(name: str, channels: int) -> None:
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.ones(channels), torch.zeros(channels)
+
+    width = inputs = vision["width"]
+    for number, (outputs, depth) in enumerate(((width // 2, 3), (width // 2, width // 2), (width, width // 2)), 1):
+        convolution(f"visual.conv{number}", outputs, depth, 3)
+    for stage, count in enumerate(vision["layers"]):
+        inner = width << stage
+        for index in range(count):
+            block = f"visual.layer{stage + 1}.{index}"
+            convolution(f"{block}.conv1", inner, inputs, 1)
+            convolution(f"{block}.conv2", inner, inner, 3)
+            convolution(f"{block}.conv3", 4 * inner, inner, 1, gain=0.5)
+            if not index:
+                convolution(f"{block}.downsample.0", 4 * inner, inputs, 1)
+            inputs = 4 * inner
+    places = (vision["image_size"] // 32) ** 2
+    state["visual.attnpool.positional_embedding"] = torch.randn(places + 1, inputs) * inputs**-0.5
+    for part, outputs in (("q", inputs), ("k", inputs), ("v", inputs), ("c", vision["features"])):
+        linear(f"visual.attnpool.{part}_proj", outputs, inputs)
+    hidden = text["hidden_size"]
+    state["token_embedding.weight"] = 0.02 * torch.randn(text["vocab_size"], hidden)
+    state["positional_embedding"] = 0.01 * torch.randn(text["max_position_embeddings"], hidden)
+    for index in range(text["num_hidden_layers"]):
+        block = f"transformer.resblocks.{index}"
+        norm(f"{block}.ln_1", hidden)
+        norm(f"{block}.ln_2", hidden)
+        linear(f"{block}.attn.", 3 * hidden, hidden, ("in_proj_weight", "in_proj_bias"))
+        linear(f"{block}.attn.out_proj", hidden, hidden)
+        linear(f"{block}.mlp.c_fc", 4 * hidden, hidden)
+        linear(f"{block}.mlp.c_proj", hidden, 4 * hidden)
+    norm("ln_final", hidden)
+    state["text_projection"] = torch.randn(hidden, text["projection_dim"]) * hidden**-0.5
+    return {name: tensor.contiguous().clone() for name, tensor in state.items()}

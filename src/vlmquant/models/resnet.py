@@ -90,7 +90,7 @@ class AttentionPool(nn.Module):
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """Map (n, tokens, width) to (n, heads, tokens, width / heads)."""
-        return tokens.unflatten(-1, (self.heads, HEAD_WIDTH)).transpose(1, 2)
+        return tokens.reshape(len(tokens), -1, self.heads, HEAD_WIDTH).transpose(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)

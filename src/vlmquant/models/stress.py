@@ -54,7 +54,7 @@ class Severity:
     directions: int = 2
     hidden_gain: float = 64.0
     massive_gain: float = 512.0
-    reader_norm: float = 8.0
+    reader_norm: float = 32.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or not 0 <= self.least_log2 <= self.most_log2 or self.directions < 1:
@@ -105,8 +105,9 @@ class _Site:
     def readers(self) -> Tensor:
         """Return (width, directions) new fc2 columns."""
         weight = self.block.mlp.fc2.weight
+        length = float(weight.norm(dim=0).max()) * self.severity.reader_norm
         columns = torch.randn(len(weight), self.severity.directions, generator=self.generator)
-        return columns / columns.norm(dim=0) * weight.norm(dim=0).max() * self.severity.reader_norm
+        return columns / columns.norm(dim=0) * length
 
     def gains(self, channels: int) -> Tensor:
         """Return (channels,) factors: 1 for most, a power of two for a few."""

@@ -61,7 +61,7 @@ def symmetric_grid(magnitude: float, bits: int) -> Grid:
 
 def quantize(values: Floats, grid: Grid) -> Integers:
     """Return the integers of `values` on `grid`, same shape, int32."""
-    return np.clip(np.rint(values / grid.scale) + grid.zero_point, grid.qmin, grid.qmax).astype(np.int32)
+    return np.asarray(np.clip(np.rint(values / grid.scale) + grid.zero_point, grid.qmin, grid.qmax), dtype=np.int32)
 
 
 def dequantize(integers: Integers, grid: Grid) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ def fake_quantize(values: Floats, grid: Grid) -> NDArray[np.float32]:
 def channel_scales(weight: Floats, bits: int) -> NDArray[np.float32]:
     """Return one symmetric scale per row of `weight` (rows, ...) from its largest magnitude; (rows,) float32."""
     magnitude = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
-    return np.maximum(magnitude / (2 ** (bits - 1) - 1), SMALLEST_SCALE).astype(np.float32)
+    return np.asarray(np.maximum(magnitude / (2 ** (bits - 1) - 1), SMALLEST_SCALE), dtype=np.float32)
 
 
 def quantize_rows(weight: Floats, scales: NDArray[np.float32], bits: int) -> NDArray[np.int8]:

@@ -3,24 +3,32 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vlmquant.models.resnet import StoredTensor
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.affine import Floats
-from vlmquant.quantize.attention import make_attention_explicit
-from vlmquant.quantize.calibrate import input_histograms, mean_output_errors, second_moments
+from vlmquant.quantize.attention import PRODUCTS, is_attention, make_attention_explicit
+from vlmquant.quantize.calibrate import histogram_of, input_histograms, mean_output_errors, second_moments
 from vlmquant.quantize.gptq import round_gptq
 from vlmquant.quantize.modules import IntegerEmbedding, MatMul, PerTokenLinear, QuantizedConv2d, QuantizedLinear
 from vlmquant.quantize.observe import OBSERVERS, Histogram
 from vlmquant.quantize.recipe import Recipe
 from vlmquant.quantize.rounding import FakeQuantize, WholeBatchFakeQuantize
 from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.search import search_scales
+from vlmquant.quantize.smoothing import smooth
+from vlmquant.quantize.twin import twin_rounding
 from vlmquant.quantize.weights import IntegerWeight, round_nearest, weight_scales
 
 # Names that checkpoints give to the table that turns token ids into vectors.
 TOKEN_TABLES = ("token_embedding", "word_embeddings")
+# What a recipe can name, with the two products of attention, which are made modules only when a recipe asks.
+NAMEABLE = nn.Linear | nn.Conv2d | MatMul | StoredTensor
 # Second moments of a ViT-L/14's layers would take gigabytes at once; so many bytes are gathered per pass.
 MOMENT_BYTES = 1 << 30
 
@@ -36,6 +44,13 @@ def sites(tower: nn.Module, recipe: Recipe) -> list[str]:
     ]
 
 
+def multiplications(tower: nn.Module) -> list[str]:
+    """Return the names of all modules that a recipe can name, attention's two products among them."""
+    names = [name for name, module in tower.named_modules() if isinstance(module, NAMEABLE)]
+    attentions = [name for name, module in tower.named_modules() if is_attention(module)]
+    return names + [f"{name}.{product}" for name in attentions for product in PRODUCTS]
+
+
 def quantize_tower(
     tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
 ) -> nn.Module:
@@ -47,8 +62,14 @@ def quantize_tower(
     result = copy.deepcopy(tower).eval()
     if recipe.attention_matmuls:
         make_attention_explicit(result)
+    if recipe.smoothing:
+        smooth(result, partial(_quantized_linear, result, recipe), inputs, f"{description}: smoothing", track)
     roundings = input_roundings(result, recipe, inputs, description, track)
-    weights = _integer_weights(result, recipe, roundings, inputs, description, track)
+    scales: dict[str, NDArray[np.float32]] = {}
+    if recipe.search == "hessian":
+        searched = [*sites(result, recipe), *_matmuls(result, recipe)]
+        roundings, scales = search_scales(result, recipe, searched, roundings, inputs, description, track)
+    weights = _integer_weights(result, recipe, roundings, scales, inputs, description, track)
     replacements = {name: _replacement(result, recipe, name, weights[name], roundings) for name in weights}
     if recipe.bias_correction:
         errors = mean_output_errors(result, replacements, inputs, f"{description}: bias correction", track)
@@ -68,7 +89,10 @@ def quantize_tower(
 def input_roundings(
     tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
 ) -> dict[str, nn.Module]:
-    """Return what rounds the input of each site, and each operand of each MatMul; empty when ranges are per token."""
+    """Return what rounds the input of each site, and with static ranges each operand of a MatMul and stored tensor.
+
+    Empty when ranges are per token.
+    """
     names = sites(tower, recipe)
     if recipe.activations is None:
         return {name: nn.Identity() for name in names}
@@ -76,13 +100,18 @@ def input_roundings(
         return {name: WholeBatchFakeQuantize(_bits(recipe, name)) for name in names}
     if recipe.activations.ranges == "per-token":
         return {}
-    names += _matmul_operands(tower, recipe)
+    names += [f"{name}.{operand}" for name in _matmuls(tower, recipe) for operand in ("left", "right")]
+    names += _stored_tensors(tower, recipe)
     histograms = input_histograms(tower, names, inputs, description, track)
-    return {name: _static_rounding(recipe, name, histogram) for name, histogram in histograms.items()}
+    return {name: _static_rounding(tower, recipe, name, histogram) for name, histogram in histograms.items()}
 
 
-def _static_rounding(recipe: Recipe, name: str, histogram: Histogram) -> nn.Module:
+def _static_rounding(tower: nn.Module, recipe: Recipe, name: str, histogram: Histogram) -> nn.Module:
     assert recipe.activations is not None
+    if recipe.twin and (
+        twin := twin_rounding(tower, name, histogram, recipe.activations.observer, _bits(recipe, name))
+    ):
+        return twin
     return FakeQuantize(OBSERVERS[recipe.activations.observer](histogram, _bits(recipe, name)))
 
 
@@ -92,19 +121,19 @@ def _bits(recipe: Recipe, name: str) -> int:
     return scheme.bits
 
 
-def _matmul_operands(tower: nn.Module, recipe: Recipe) -> list[str]:
-    return [
-        f"{name}.{operand}"
-        for name, module in tower.named_modules()
-        if isinstance(module, MatMul) and not recipe.keeps_float(name)
-        for operand in ("left", "right")
-    ]
+def _matmuls(tower: nn.Module, recipe: Recipe) -> list[str]:
+    return [n for n, module in tower.named_modules() if isinstance(module, MatMul) and not recipe.keeps_float(n)]
+
+
+def _stored_tensors(tower: nn.Module, recipe: Recipe) -> list[str]:
+    return [n for n, module in tower.named_modules() if isinstance(module, StoredTensor) and not recipe.keeps_float(n)]
 
 
 def _integer_weights(
     tower: nn.Module,
     recipe: Recipe,
     roundings: Mapping[str, nn.Module],
+    scales: Mapping[str, NDArray[np.float32]],
     inputs: Sequence[Tensor],
     description: str,
     track: Track,
@@ -117,14 +146,20 @@ def _integer_weights(
             second_order.append(name)
         else:
             matrix = _matrix(module)
-            found[name] = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+            found[name] = round_nearest(matrix, _scales_of(scales, name, matrix, scheme), scheme)
     for chunk in _chunks(tower, second_order):
         seen = {name: roundings.get(name, nn.Identity()) for name in chunk}
         moments = second_moments(tower, seen, inputs, f"{description}: second moments", track)
         for name in chunk:
             matrix, scheme = _matrix(tower.get_submodule(name)), _weight_scheme(tower, recipe, name)
-            found[name] = round_gptq(matrix, weight_scales(matrix, scheme), moments.pop(name), scheme)
+            found[name] = round_gptq(matrix, _scales_of(scales, name, matrix, scheme), moments.pop(name), scheme)
     return found
+
+
+def _scales_of(
+    scales: Mapping[str, NDArray[np.float32]], name: str, matrix: Floats, scheme: WeightScheme
+) -> NDArray[np.float32]:
+    return scales[name] if name in scales else weight_scales(matrix, scheme)
 
 
 def _weight_scheme(tower: nn.Module, recipe: Recipe, name: str) -> WeightScheme:
@@ -164,6 +199,26 @@ def _replacement(
     if name in roundings:
         return QuantizedLinear(module, weight, roundings[name])
     return PerTokenLinear(module, weight, _bits(recipe, name))
+
+
+def _quantized_linear(tower: nn.Module, recipe: Recipe, name: str, linear: nn.Linear, seen: Tensor) -> nn.Module:
+    """Return `linear` quantized for the inputs `seen` alone, or as it is where the recipe keeps it float."""
+    if recipe.keeps_float(name):
+        return linear
+    scheme = replace(recipe.weights_at(name), rounding="nearest")
+    matrix = _matrix(linear)
+    weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+    if recipe.activations is not None and recipe.activations.ranges == "per-token":
+        return PerTokenLinear(linear, weight, _bits(recipe, name))
+    return QuantizedLinear(linear, weight, _linear_rounding(tower, recipe, name, seen))
+
+
+def _linear_rounding(tower: nn.Module, recipe: Recipe, name: str, seen: Tensor) -> nn.Module:
+    if recipe.activations is None:
+        return nn.Identity()
+    if recipe.activations.ranges == "whole-batch":
+        return WholeBatchFakeQuantize(_bits(recipe, name))
+    return _static_rounding(tower, recipe, name, histogram_of(seen))
 
 
 def _shrink_token_tables(tower: nn.Module) -> None:

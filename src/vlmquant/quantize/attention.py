@@ -10,6 +10,7 @@ from transformers.masking_utils import eager_mask
 from vlmquant.quantize.modules import MatMul
 
 IMPLEMENTATION = "vlmquant_explicit"
+PRODUCTS = ("scores_product", "values_product")
 
 
 def make_attention_explicit(tower: nn.Module) -> None:
@@ -20,12 +21,17 @@ def make_attention_explicit(tower: nn.Module) -> None:
     AttentionInterface.register(IMPLEMENTATION, _explicit_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
     for module in list(tower.modules()):
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         if hasattr(config, "_attn_implementation"):
             config._attn_implementation = IMPLEMENTATION
-        if all(hasattr(module, name) for name in ("q_proj", "k_proj", "v_proj", "scale")):
-            module.add_module("scores_product", MatMul())
-            module.add_module("values_product", MatMul())
+        if is_attention(module):
+            for name in PRODUCTS:
+                module.add_module(name, MatMul())
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether `module` is an attention block of transformers' CLIP kind."""
+    return all(hasattr(module, name) for name in ("q_proj", "k_proj", "v_proj", "out_proj", "scale"))
 
 
 def _explicit_attention(

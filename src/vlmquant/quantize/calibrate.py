@@ -60,7 +60,7 @@ def second_moments(
     description: str,
     track: Track = silent,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return, for each Linear named in `roundings`, the mean of x x^T, (in, in), over the rows x of its rounded input."""
+    """Return the mean of x x^T, (in, in), over the rows x of the rounded input of each Linear named in `roundings`."""
     check_inputs(inputs)
     sums: dict[str, Tensor] = {}
     rows = dict.fromkeys(roundings, 0)

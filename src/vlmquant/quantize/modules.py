@@ -27,7 +27,7 @@ def linear_per_token(values: Tensor, weight_integers: Tensor, weight_scales: Ten
     scale = ((high - low) / qmax).clamp(min=1e-12)
     zero_point = torch.round(-low / scale)
     rounded = torch.clamp(torch.round(values / scale) + zero_point, 0, qmax) - zero_point
-    return (rounded @ weight_integers.float()) * scale * weight_scales
+    return cast(Tensor, (rounded @ weight_integers.float()) * scale * weight_scales)
 
 
 @linear_per_token.register_fake
@@ -88,7 +88,7 @@ class QuantizedLinear(nn.Module):
         else:
             weight = dequantize_groups(self.weight_integers, self.scales, self.group_size)
         product = self.rounding(values) @ weight
-        return product if self.bias is None else product + self.bias
+        return cast(Tensor, product if self.bias is None else product + self.bias)
 
 
 class PerTokenLinear(nn.Module):
@@ -107,7 +107,7 @@ class PerTokenLinear(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         product = linear_per_token(values, self.integers, self.scales, self.activation_bits)
-        return product if self.bias is None else product + self.bias
+        return cast(Tensor, product if self.bias is None else product + self.bias)
 
 
 class QuantizedConv2d(nn.Module):

@@ -28,7 +28,7 @@ class Histogram:
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin."""
         width = (self.high - self.low) / len(self.counts)
-        return self.low + width * (np.arange(len(self.counts)) + 0.5)
+        return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), dtype=np.float64)
 
 
 def minmax_grid(histogram: Histogram, bits: int) -> Grid:
@@ -63,8 +63,8 @@ def percentile_grid(histogram: Histogram, bits: int) -> Grid:
     """Return the grid that leaves out `OUTSIDE` of the values, half of it at either end."""
     shares = np.cumsum(histogram.counts) / histogram.counts.sum()
     edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
-    low = edges[np.searchsorted(shares, OUTSIDE / 2)]
-    high = edges[min(np.searchsorted(shares, 1 - OUTSIDE / 2) + 1, len(histogram.counts))]
+    low = edges[int(np.searchsorted(shares, OUTSIDE / 2))]
+    high = edges[min(int(np.searchsorted(shares, 1 - OUTSIDE / 2)) + 1, len(histogram.counts))]
     return asymmetric_grid(low, high, bits)
 
 
@@ -82,7 +82,7 @@ def kl_grid(histogram: Histogram, bits: int) -> Grid:
         kept = counts[inside]
         if not kept.any():
             return np.inf
-        first, last = np.flatnonzero(inside)[[0, -1]]
+        first, last = int(np.argmax(inside)), len(inside) - 1 - int(np.argmax(inside[::-1]))
         reference = kept.copy()
         reference[0] += counts[:first].sum()
         reference[-1] += counts[last + 1 :].sum()
@@ -95,7 +95,7 @@ def kl_grid(histogram: Histogram, bits: int) -> Grid:
         seen = reference > 0
         return float(np.sum(reference[seen] * np.log(reference[seen] / np.maximum(candidate[seen], KL_FLOOR))))
 
-    best = min(KL_CUTS, key=divergence)
+    best = min((float(cut) for cut in KL_CUTS), key=divergence)
     return asymmetric_grid(histogram.low * best, histogram.high * best, bits)
 
 

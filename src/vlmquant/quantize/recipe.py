@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, Literal
 
@@ -29,8 +29,8 @@ class Recipe:
 
     name: str
     description: str
-    weights: WeightScheme = WeightScheme()
-    activations: ActivationScheme | None = ActivationScheme()
+    weights: WeightScheme = field(default_factory=WeightScheme)
+    activations: ActivationScheme | None = field(default_factory=ActivationScheme)
     keep_float: tuple[str, ...] = ()
     overrides: tuple[SiteBits, ...] = ()
     attention_matmuls: bool = False
@@ -134,7 +134,7 @@ def check_components(components: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _checked(scheme: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
-    known = [field.name for field in dataclasses.fields(scheme)]
+    known = [entry.name for entry in dataclasses.fields(scheme)]
     for key in values:
         if key not in known:
             raise unknown(RecipeError, f"{scheme.__name__} key", key, known)
@@ -151,7 +151,7 @@ ENDS_IN_8_BITS = (
 def _vanilla(bits: int) -> Recipe:
     return Recipe(
         name=f"vanilla-w{bits}a{bits}",
-        description=f"the plain {bits}-bit baseline: weights per channel, min/max ranges, nearest rounding, every layer",
+        description=f"the plain {bits}-bit baseline: weights per channel, min/max ranges, nearest rounding",
         weights=WeightScheme(bits=bits),
         activations=ActivationScheme(bits=bits, observer="minmax"),
     )

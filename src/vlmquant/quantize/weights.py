@@ -55,7 +55,8 @@ def round_nearest(weight: Floats, scales: NDArray[np.float32], scheme: WeightSch
     size = group_size_of(scheme, weight.shape[1])
     steps = per_column(scales, size, weight.shape[1])
     qmin, qmax = integer_range(scheme)
-    integers = np.clip(np.rint(weight / steps), qmin, qmax).astype(np.int16 if scheme.bits > 8 else np.int8)
+    rounded = np.clip(np.rint(weight / steps), qmin, qmax)
+    integers = rounded.astype(np.int16) if scheme.bits > 8 else rounded.astype(np.int8)
     return IntegerWeight(integers=integers, scales=scales, group_size=size, bits=scheme.bits)
 
 
@@ -74,7 +75,7 @@ def _largest_scales(weight: Floats, scheme: WeightScheme) -> NDArray[np.float32]
         return np.full((rows, 1), max(step, SMALLEST_SCALE), dtype=np.float32)
     size = group_size_of(scheme, columns)
     magnitudes = np.abs(np.pad(weight, ((0, 0), (0, -columns % size)))).reshape(rows, -1, size).max(axis=2)
-    return np.maximum(magnitudes / (2 ** (scheme.bits - 1) - 1), SMALLEST_SCALE).astype(np.float32)
+    return np.asarray(np.maximum(magnitudes / (2 ** (scheme.bits - 1) - 1), SMALLEST_SCALE), dtype=np.float32)
 
 
 def _least_error_scales(weight: Floats, largest: NDArray[np.float32], scheme: WeightScheme) -> NDArray[np.float32]:
@@ -94,4 +95,4 @@ def _group_errors(weight: Floats, scales: NDArray[np.float32], scheme: WeightSch
         (rounded.dequantized() - weight).astype(np.float64) ** 2, ((0, 0), (0, -weight.shape[1] % rounded.group_size))
     )
     errors = squared.reshape(weight.shape[0], -1, rounded.group_size).sum(axis=2)
-    return errors.sum(keepdims=True) if scheme.granularity == "tensor" else errors
+    return np.asarray(errors.sum(keepdims=True) if scheme.granularity == "tensor" else errors)

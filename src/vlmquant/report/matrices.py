@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 MOST_WRITTEN = 144
 """Matrices of up to so many cells have their numbers written in."""
+FEW = 36
 LONGEST_LABEL = 28
 
 
@@ -64,7 +65,8 @@ def _canvas(matrices: Sequence[Matrix]) -> tuple[Figure, list[Axes], float]:
         raise ValueError("expected matrices of one shape, and at least one")
     rows, columns = matrices[0].values.shape
     labels = max(len(_short(label)) for label in matrices[0].columns)
-    height = min(10.0, max(3.2, 11 / len(matrices) * 0.72 * rows / columns + 0.075 * labels + 0.6))
+    square = 11 / len(matrices) * 0.72 * rows / columns
+    height = min(10.0, min(square, 0.6 * rows) + 0.075 * labels + 1.2)
     figure = Figure(figsize=(11, height), layout="constrained")
     panels = list(figure.subplots(1, len(matrices), squeeze=False)[0])
     return figure, panels, 9 if max(rows, columns) <= 16 else 6
@@ -81,6 +83,7 @@ def _draw(axes: Axes, matrix: Matrix, low: float, high: float, colours: str, siz
 
 
 def _write_numbers(axes: Axes, values: NDArray[np.float64], image: AxesImage) -> None:
+    size = 9 if values.size <= FEW else 6.5
     whole = bool(np.all(np.mod(values[np.isfinite(values)], 1) == 0))
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
@@ -88,7 +91,7 @@ def _write_numbers(axes: Axes, values: NDArray[np.float64], image: AxesImage) ->
         red, green, blue, _ = image.to_rgba(np.array([value]))[0]
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
         text = f"{value:.0f}" if whole else f"{value:.2f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
 
 
 def _short(label: str) -> str:

@@ -1,5 +1,6 @@
 """What a report says about a model beside its scores: its size on disk and its bits."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ NEEDED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenize
 
 Bits = tuple[int, int]
 """Bits of a component's weights and of its activations; 32 for float."""
+
+_BITS_IN_NAME = re.compile(r"-?w\d+(a\d+)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,11 @@ class ModelFacts:
         if len(set(named.values())) == 1:
             return next(iter(named.values()))
         return ", ".join(f"{component} {name}" for component, name in named.items())
+
+    @property
+    def method(self) -> str:
+        """The recipe's name without its bits: "twin-hessian-w4a4" -> "twin-hessian"."""
+        return _BITS_IN_NAME.sub("", self.recipe) or self.recipe
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelFacts":
@@ -72,11 +80,15 @@ def describe_model(model: str) -> ModelFacts:
 
 
 def bits_name(bits: Bits) -> str:
-    """Return "W8A8" or "float"."""
-    return "float" if bits == (FLOAT_BITS, FLOAT_BITS) else f"W{bits[0]}A{bits[1]}"
+    """Return "W8A8", "W4" where the activations stay float, or "float"."""
+    weights, activations = bits
+    if weights == FLOAT_BITS and activations == FLOAT_BITS:
+        return "float"
+    return f"W{weights}" if activations == FLOAT_BITS else f"W{weights}A{activations}"
 
 
 def _bits(component: ComponentFacts, recipe: Mapping[str, Any]) -> Bits:
     if component.precision == "float32":
         return FLOAT_BITS, FLOAT_BITS
-    return int(recipe["weights"]["bits"]), int(recipe["activations"]["bits"])
+    activations = recipe["activations"]
+    return int(recipe["weights"]["bits"]), FLOAT_BITS if activations is None else int(activations["bits"])

@@ -98,7 +98,7 @@ def best(candidates: Sequence[Candidate]) -> NDArray[np.bool_]:
 
 
 def pareto_figure(candidates: Sequence[Candidate], metric: str) -> Figure:
-    """Draw every gain that is known over every cost that is known, each with its front.
+    """Draw every gain that is known over every cost that is known, each with its front; 1 is the first candidate.
 
     Raises ValueError when no candidate has both a cost and a gain.
     """
@@ -106,11 +106,11 @@ def pareto_figure(candidates: Sequence[Candidate], metric: str) -> Figure:
     gains = [axis for axis in gains_of(candidates, metric) if axis.known]
     if not costs or not gains:
         raise ValueError("a Pareto plot needs at least one cost and one gain of the same model")
-    figure = Figure(figsize=(11, 0.6 + 3.9 * len(gains)), layout="constrained")
-    panels = figure.subplots(len(gains), len(costs), squeeze=False)
-    for row, gain in enumerate(gains):
-        for column, cost in enumerate(costs):
-            _panel(panels[row, column], candidates, cost, gain, with_intervals=gain.label.endswith("(%)"))
+    pairs = [(cost, gain) for gain in gains for cost in costs]
+    rows, columns = -(-len(pairs) // 2), min(2, len(pairs))
+    figure = Figure(figsize=(11, 4.2 * rows), layout="constrained")
+    for axes, (cost, gain) in zip(figure.subplots(rows, columns, squeeze=False).ravel(), pairs, strict=True):
+        _panel(axes, candidates, cost, gain, with_intervals=gain.label.endswith("(%)"))
     return figure
 
 
@@ -135,8 +135,8 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
     axes.step(x[front][order], y[front][order], where="post", color=LINE, linewidth=1.3, zorder=2)
     axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3)
     for i, at_x, at_y in zip(drawn.tolist(), x, y, strict=True):
-        axes.annotate(candidates[i].label, (at_x, at_y), xytext=(6, 6), textcoords="offset points", fontsize=8)
-    axes.set_xlim(0, 1.25 * x.max())
+        axes.annotate(str(i + 1), (at_x, at_y), xytext=(7, 5), textcoords="offset points", fontsize=9, weight="bold")
+    axes.set_xlim(0, 1.1 * x.max())
     axes.margins(y=0.25)
 
 

@@ -10,37 +10,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as PillowImage
-from PIL import ImageOps
-
 from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.bench.result import BenchResult
 from vlmquant.errors import DataError
 from vlmquant.metrics.intervals import Interval
 from vlmquant.report.models import ModelFacts
+from vlmquant.report.pictures import save_pictures
 from vlmquant.report.similarity import Similarity, load_similarity, sample_similarity, save_similarity
 from vlmquant.tasks.compare import Comparison, Flips, Verdict
 from vlmquant.tasks.evaluate import Evaluation, save_evaluation
 from vlmquant.tasks.result import TaskResult, load_result, save_json
 
 SCHEMA = 1
-EVALUATION, RUN, SIMILARITY, PICTURES = "evaluation.json", "run.json", "similarity.npz", "pictures"
-MOST_FLIPS, MOST_WORST = 12, 12
-THUMBNAIL_PIXELS = 224
+EVALUATION, FIDELITY, RUN = "evaluation.json", "fidelity.json", "run.json"
+SIMILARITY, PICTURES = "similarity.npz", "pictures"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One evaluation as it was saved. `pictures` maps the id of a sample to a small JPEG of it.
+    """One evaluation as it was saved. `pictures` maps the id of a picture to a small JPEG of it.
 
-    Without a reference, `reference`, `similarity` and `fidelity` are None and the mappings about it are empty.
-    `fidelity` is what `FidelityResult.to_dict` gives.
+    `skipped` says why a task was not possible. Without a reference, `reference`, `similarity` and `fidelity` are None
+    and the mappings about it are empty; `fidelity` is what `FidelityResult.to_dict` gives.
     """
 
     folder: Path
     data_name: str
     images: int
     problems: tuple[tuple[str, str, str], ...]
+    skipped: Mapping[str, str]
     model: ModelFacts
     reference: ModelFacts | None
     environment: Environment
@@ -71,7 +69,7 @@ def save_run(folder: Path, evaluation: Evaluation, model: ModelFacts, reference:
         "model": asdict(model),
         "reference": None if reference is None else asdict(reference),
         "environment": asdict(this_environment()),
-        "pictures": _save_pictures(folder / PICTURES, evaluation),
+        "pictures": save_pictures(folder / PICTURES, evaluation),
     }
     save_json(folder / RUN, content)
     save_evaluation(evaluation, folder)
@@ -115,11 +113,12 @@ def read_run(folder: Path) -> Run:
                 if found["reference"] is not None
             },
             comparisons={task: found for task, found in compared.items() if found},
-            fidelity=summary["fidelity"],
+            skipped=summary["skipped"],
+            fidelity=None if summary["fidelity"] is None else json.loads((folder / FIDELITY).read_text("utf-8")),
             similarity=load_similarity(folder / SIMILARITY) if (folder / SIMILARITY).is_file() else None,
             pictures={name: folder / PICTURES / _plain_name(file) for name, file in about["pictures"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder} is not a run of this version ({error!r}); evaluate again") from error
 
 
@@ -134,43 +133,6 @@ def latency_ms(bundle: str, engine: str, benches: Sequence[BenchResult]) -> floa
             rows = [row.at(1) for row in bench.contenders if row.name == contender]
             return next((measured.median_ms for measured in rows if measured is not None), None)
     return None
-
-
-def _save_pictures(folder: Path, evaluation: Evaluation) -> dict[str, str]:
-    """Write small JPEGs of the pictures whose outcome changed or that moved most; return their files by id."""
-    images = evaluation.data.images
-    position = {name: i for i, name in enumerate(images.ids)}
-    wanted = [name for name in wanted_pictures(evaluation) if name in position]
-    if wanted:
-        folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for number, name in enumerate(wanted):
-        picture = ImageOps.exif_transpose(images[position[name]]).convert("RGB")
-        picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        files[name] = f"{number:03d}.jpg"
-        _save_jpeg(picture, folder / files[name])
-    return files
-
-
-def wanted_pictures(evaluation: Evaluation) -> list[str]:
-    """Return the ids of the pictures to keep: of the first flips of every metric, and those that moved most."""
-    wanted: list[str] = []
-    for task, compared in evaluation.comparisons.items():
-        outcomes = evaluation.results[task].outcomes
-        for comparison in compared:
-            of_sample = dict(zip(outcomes[comparison.metric].ids, outcomes[comparison.metric].clusters, strict=True))
-            flips = comparison.flips
-            for names in (flips.losses, flips.gains, flips.changed_wrong):
-                wanted += [of_sample[name] for name in names[:MOST_FLIPS]]
-    if evaluation.fidelity is not None:
-        wanted += [name for name, _ in evaluation.fidelity.worst()[:MOST_WORST]]
-    return list(dict.fromkeys(wanted))
-
-
-def _save_jpeg(picture: PillowImage.Image, path: Path) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    picture.save(temporary, format="JPEG", quality=85)
-    temporary.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
@@ -15,6 +16,9 @@ from vlmquant.tasks.compare import Comparison
 from vlmquant.tasks.result import Outcomes
 
 PER_CENT = 100.0
+
+HEADLINES = ("top1", "image_to_text_r1", "text_to_image_r1")
+"""The metrics that get charts of their own; the others are in the tables."""
 
 METRIC_NAMES = {
     "top1": "top-1",
@@ -133,38 +137,41 @@ def differences_figure(rows: Sequence[tuple[str, Comparison]]) -> Figure:
 
 
 def bits_figure(groups: Sequence[Group]) -> Figure:
-    """Draw scores against the bits of the weights, one panel per group, one line per number of activation bits.
+    """Draw scores against the bits of the weights, one panel per group, one line per method, each from the float model.
 
-    Only models whose components all have the same bits are drawn; `has_bit_sweep` tells whether there are enough.
+    Only models whose towers have the same bits are drawn; `has_bit_sweep` tells whether there are enough of them.
     """
     figure = Figure(figsize=(11, 4.2 * -(-len(groups) // 2)), layout="constrained")
     panels = figure.subplots(-(-len(groups) // 2), 2 if len(groups) > 1 else 1, squeeze=False).ravel()
     for axes, group in zip(panels, groups, strict=False):
-        lines: dict[int, list[tuple[int, Interval]]] = {}
-        for scored in group.scores:
-            if (bits := _uniform_bits(scored.facts)) is not None:
-                lines.setdefault(bits[1], []).append((bits[0], scored.score))
-        positions = {bits: place for place, bits in enumerate(sorted({b for line in lines.values() for b, _ in line}))}
-        for activations, line in sorted(lines.items()):
-            line.sort(key=lambda point: point[0])
-            x = [positions[bits] for bits, _ in line]
-            y = np.array([PER_CENT * score.estimate for _, score in line])
-            errors = [
-                y - [PER_CENT * score.low for _, score in line],
-                [PER_CENT * score.high for _, score in line] - y,
-            ]
-            name = "activations float" if activations == FLOAT_BITS else f"activations {activations} bits"
-            axes.errorbar(x, y, yerr=errors, marker="o", capsize=3, linewidth=1.4, label=name)
-        axes.set_xticks(list(positions.values()), ["float" if b == FLOAT_BITS else str(b) for b in positions])
-        axes.set_xlabel("bits of the weights")
-        axes.set_ylabel("score (%), 95 % intervals")
-        counts = sorted({scored.n for scored in group.scores})
-        axes.set_title(f"{group.title}, n = {', '.join(f'{n:,}' for n in counts)}", loc="left", fontsize=10)
-        axes.legend(frameon=False, fontsize=8)
-        plain(axes)
+        _bits_panel(axes, group)
     for axes in panels[len(groups) :]:
         axes.set_visible(False)
     return figure
+
+
+def _bits_panel(axes: Axes, group: Group) -> None:
+    uniform = [(scored, bits) for scored in group.scores if (bits := _uniform_bits(scored.facts)) is not None]
+    floats = [(FLOAT_BITS, scored.score) for scored, bits in uniform if bits == (FLOAT_BITS, FLOAT_BITS)][:1]
+    lines: dict[str, list[tuple[int, Interval]]] = {}
+    for scored, bits in uniform:
+        if bits != (FLOAT_BITS, FLOAT_BITS):
+            lines.setdefault(scored.facts.method, []).append((bits[0], scored.score))
+    ticks = sorted({bits for line in lines.values() for bits, _ in line} | {bits for bits, _ in floats})
+    for method, points in sorted(lines.items()):
+        line = sorted(points, key=lambda point: point[0]) + floats
+        estimates = np.array([PER_CENT * score.estimate for _, score in line])
+        below = estimates - [PER_CENT * score.low for _, score in line]
+        above = [PER_CENT * score.high for _, score in line] - estimates
+        places = [ticks.index(bits) for bits, _ in line]
+        axes.errorbar(places, estimates, yerr=[below, above], marker="o", capsize=3, linewidth=1.4, label=method)
+    axes.set_xticks(range(len(ticks)), ["float" if bits == FLOAT_BITS else str(bits) for bits in ticks])
+    axes.set_xlabel("bits of the weights")
+    axes.set_ylabel("score (%), 95 % intervals")
+    counts = sorted({scored.n for scored in group.scores})
+    axes.set_title(f"{group.title}, n = {', '.join(f'{n:,}' for n in counts)}", loc="left", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    plain(axes)
 
 
 def has_bit_sweep(group: Group) -> bool:
@@ -174,7 +181,7 @@ def has_bit_sweep(group: Group) -> bool:
 
 
 def bits_matrix(group: Group) -> Matrix | None:
-    """Return scores (%) over the weight bits of both towers; None unless both take at least two values.
+    """Return scores (%) over the weight bits of both towers; None unless some model has towers of different bits.
 
     Where several models have the same bits, the best counts.
     """
@@ -183,7 +190,7 @@ def bits_matrix(group: Group) -> Matrix | None:
         pair = (scored.facts.bits["image"][0], scored.facts.bits["text"][0])
         cells[pair] = max(cells.get(pair, 0.0), PER_CENT * scored.score.estimate)
     images, texts = sorted({image for image, _ in cells}), sorted({text for _, text in cells})
-    if min(len(images), len(texts)) < 2:
+    if all(image == text for image, text in cells):
         return None
     values = np.array([[cells.get((image, text), np.nan) for text in texts] for image in images])
     name = {FLOAT_BITS: "float"}

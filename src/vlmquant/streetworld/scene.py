@@ -43,6 +43,7 @@ ALL_STATES = ("standing", "walking", "running", "riding", "driving", "stopping",
 # Where an actor may stand: name -> height of its feet or wheels.
 GROUND = {"far sidewalk": 0.545, "far lane": 0.66, "near lane": 0.80, "near sidewalk": 0.945}
 CROWD_SIZE = 6
+EDGE = 0.02  # a sliver narrower than this at the edge of the square shows nobody anything
 EMPTY_SHARE, CROWD_SHARE = 0.08, 0.1  # of all sampled scenes
 VISIBLE_MARGIN = 0.05  # an actor counts as seen while its middle is at least this far inside the central square
 BACKGROUNDS = 16  # variants of the scenery behind every combination of time, weather, road and side
@@ -93,6 +94,12 @@ class Actor:
     def visible(self) -> bool:
         """Whether its middle lies in the central square, which is what a model with a centre crop sees."""
         return VISIBLE_MARGIN <= self.x <= 1 - VISIBLE_MARGIN
+
+    @property
+    def partly_visible(self) -> bool:
+        """Whether any part of it lies in the central square."""
+        left, _, right, _ = self.box
+        return right > EDGE and left < 1 - EDGE
 
     @property
     def near(self) -> bool:

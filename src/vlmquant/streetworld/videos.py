@@ -1,12 +1,12 @@
 """Scripted street videos with exact, timed ground truth.
 
-A script is a set of roles; each role is an actor that moves through legs of constant state. What is true at a moment is
-read off the scene at that moment with the same statements that captions are made of (`captions.FIXED`).
+What is true at a moment is read off the scene at that moment, with the same statements that captions are made of
+(`captions.FIXED`).
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +15,24 @@ import numpy as np
 
 from vlmquant.errors import DataError, unknown
 from vlmquant.progress import Track, silent
+from vlmquant.streetworld.acts import write_script
 from vlmquant.streetworld.captions import FIXED
-from vlmquant.streetworld.scene import BACKGROUNDS, SPLITS, Actor, Scene
+from vlmquant.streetworld.scene import BACKGROUNDS, SPLITS, Scene
+from vlmquant.streetworld.script import FRAMES_PER_SECOND, VideoScript
 from vlmquant.streetworld.statements import Statement
 
-FRAMES_PER_SECOND = 25
+__all__ = [
+    "EVENT_NAMES",
+    "STATEMENTS",
+    "STATE_EVENTS",
+    "TimedEvent",
+    "VideoScript",
+    "scene_at",
+    "script_video",
+    "truth",
+    "write_video",
+]
+
 STATE_EVENTS = (
     "a person walking",
     "a person running",
@@ -33,10 +46,6 @@ STATEMENTS: dict[str, Statement] = {s.text: s for s in FIXED if s.text in EVENT_
 SHORTEST_EVENT_SECONDS = 0.6
 """What lasts less is no event, and an interruption that lasts less does not end one."""
 
-# Steps per second of the gait, by state; wheels turn with the distance instead.
-_CADENCE = {"walking": 0.95, "running": 1.5, "crossing": 1.3, "riding": 0.8}
-_WHEEL_TURNS = {"driving": 2.2, "stopping": 1.0}
-
 
 class TimedEvent(NamedTuple):
     """Something that is true during `[start_seconds, end_seconds)`."""
@@ -44,67 +53,6 @@ class TimedEvent(NamedTuple):
     name: str
     start_seconds: float
     end_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leg:
-    """Part of a role: from one place to another in one state. `braking` legs slow down evenly to a stand."""
-
-    state: str
-    start_seconds: float
-    end_seconds: float
-    start: tuple[float, float]
-    end: tuple[float, float]
-    braking: bool = False
-
-    def place(self, seconds: float) -> tuple[float, float]:
-        """Return (x, ground) at a time within the leg."""
-        share = (seconds - self.start_seconds) / (self.end_seconds - self.start_seconds)
-        share = share * (2 - share) if self.braking else share
-        return tuple(a + (b - a) * share for a, b in zip(self.start, self.end, strict=True))  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Role:
-    """An actor and its legs, which follow each other without a gap."""
-
-    kind: str
-    colour: str
-    direction: str
-    legs: tuple[Leg, ...]
-    look: int
-
-    def at(self, seconds: float) -> Actor | None:
-        """Return the actor at a time, None when it is not there."""
-        for leg in self.legs:
-            if leg.start_seconds <= seconds < leg.end_seconds:
-                x, ground = leg.place(seconds)
-                turns = x * _WHEEL_TURNS[leg.state] if leg.state in _WHEEL_TURNS else 0.0
-                phase = (turns + seconds * _CADENCE.get(leg.state, 0.0) + self.look / 97) % 1.0
-                return Actor(
-                    kind=self.kind, colour=self.colour, state=leg.state, direction=self.direction,
-                    x=x, ground=ground, phase=phase, look=self.look,
-                )  # fmt: skip
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoScript:
-    """Everything that happens in a video of `seconds` seconds and `size` (width, height) pixels."""
-
-    time: str
-    weather: str
-    road: str
-    side: str
-    roles: tuple[Role, ...]
-    seconds: float
-    size: tuple[int, int]
-    seed: int
-
-    @property
-    def frames(self) -> int:
-        """Number of frames."""
-        return round(self.seconds * FRAMES_PER_SECOND)
 
 
 def script_video(
@@ -122,8 +70,6 @@ def script_video(
     Raises:
         DataError: an unknown split, a length below 5 seconds, or a size that H.264 cannot hold.
     """
-    from vlmquant.streetworld.acts import write_script
-
     if split not in SPLITS:
         raise unknown(DataError, "split", split, SPLITS)
     if seconds < 5:
@@ -147,24 +93,23 @@ def scene_at(script: VideoScript, seconds: float) -> Scene:
 def truth(script: VideoScript) -> list[TimedEvent]:
     """Return every event of `EVENT_NAMES`, by start time.
 
-    An actor counts while its middle is inside the central square of the picture (`Actor.visible`). Times are exact to
-    one frame.
+    An actor counts while its middle is inside the central square of the picture (`Actor.visible`); the street is empty
+    when no part of anybody is inside (`Actor.partly_visible`). Times are exact to one frame.
     """
-    times = np.arange(script.frames) / FRAMES_PER_SECOND
-    scenes = [_visible(scene_at(script, float(t))) for t in times]
+    scenes = [scene_at(script, frame / FRAMES_PER_SECOND) for frame in range(script.frames)]
     events = [
         TimedEvent(name, start / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND)
         for name, statement in STATEMENTS.items()
-        for start, end in _runs([statement.holds(scene) for scene in scenes])
+        for start, end in _runs([statement.holds(_counted(scene, statement)) for scene in scenes])
     ]
     return sorted(events, key=lambda event: (event.start_seconds, event.name))
 
 
-def _visible(scene: Scene) -> Scene:
-    actors = tuple(actor for actor in scene.actors if actor.visible)
-    return Scene(
-        time=scene.time, weather=scene.weather, road=scene.road, side=scene.side, actors=actors, seed=scene.seed
-    )
+def _counted(scene: Scene, statement: Statement) -> Scene:
+    """Return the scene with the actors that count for the statement."""
+    about_emptiness = statement.empty is not None
+    actors = tuple(a for a in scene.actors if (a.partly_visible if about_emptiness else a.visible))
+    return replace(scene, actors=actors)
 
 
 def _runs(holds: Sequence[bool]) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlmquant.data.detect import read
+from vlmquant.data.hub import read_hub
 from vlmquant.data.sets import MAX_PROBLEM_SHARE, CaptionedImages, ImageSet, LabelledImages
 from vlmquant.errors import DataError, unknown
 from vlmquant.metrics.ranking import refuse_non_finite
@@ -32,6 +33,7 @@ from vlmquant.tasks.subject import Subject, open_subject
 from vlmquant.tasks.templates import get_templates
 
 SCHEMA = 1
+HUB_PREFIX = "hub:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class Evaluation:
             },
             "skipped": dict(self.skipped),
             "verdict": self.verdict,
-            "fidelity": None if self.fidelity is None else self.fidelity.to_dict(),
+            "fidelity": None if self.fidelity is None else self.fidelity.summary(),
         }
 
 
@@ -120,14 +122,15 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate `model` on `data`, and compare it with `reference` where one is given.
 
-    `model` and `reference` are bundles, checkpoint folders or hub ids; `data` is a folder that `vlmquant.data.read`
-    knows, or what a reader returned. `tasks` defaults to all that the data allow: zero-shot and linear-probe with
-    labels, retrieval with captions; fidelity is reported whenever there is a reference. `max_drop_points` (percentage
-    points) asks for a verdict. `cache` keeps the embeddings. With `output`, the per-sample outcomes
-    (`<task>.json`, `<task>.reference.json`) and the summary (`evaluation.json`) are written there, whole or not at
-    all, and without times or dates: the same inputs give the same bytes. Raises DataError, ModelError, BundleError.
+    `model` and `reference` are bundles, checkpoint folders or hub ids. `data` is a folder that
+    `vlmquant.data.detect.read` knows, "hub:NAME" for a labelled set of the Hugging Face hub, or what a reader
+    returned. `tasks` defaults to all that the data allow: zero-shot and linear-probe with labels, retrieval with
+    captions; fidelity is reported whenever there is a reference. `max_drop_points` (percentage points) asks for a
+    verdict. `cache` keeps the embeddings. With `output`, the per-sample outcomes (`<task>.json`,
+    `<task>.reference.json`, `fidelity.json`) and the summary (`evaluation.json`) are written there, whole or not at
+    all, and without times or dates: the same inputs give the same bytes. Raises DataError, ModelError and BundleError.
     """
-    dataset = data if isinstance(data, ImageSet) else _read(Path(data), split, max_problem_share, track)
+    dataset = data if isinstance(data, ImageSet) else _read(data, split, max_problem_share, track)
     job = _Job(data=dataset, templates=get_templates(templates), track=track)
     chosen, skipped = choose_tasks(dataset, tasks, has_reference=reference is not None)
     store = EmbeddingCache(Path(cache))
@@ -173,7 +176,7 @@ def choose_tasks(
             raise unknown(DataError, "task", name, TASKS)
         if name in obstacles:
             raise DataError(f"task {name} is not possible on {data.name}: {obstacles[name]}")
-    chosen = tuple(name for name in dict.fromkeys(wanted or TASKS) if name not in obstacles)
+    chosen = tuple(name for name in dict.fromkeys(TASKS if wanted is None else wanted) if name not in obstacles)
     if not chosen and not has_reference:
         raise DataError(f"{data.name} has neither labels nor captions; give a float reference to compare with")
     return chosen, obstacles
@@ -185,11 +188,16 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
         save_result(result, folder / f"{task}.json")
     for task, result in evaluation.reference_results.items():
         save_result(result, folder / f"{task}.reference.json")
+    if evaluation.fidelity is not None:
+        save_json(folder / "fidelity.json", evaluation.fidelity.to_dict())
     save_json(folder / "evaluation.json", evaluation.to_dict())
 
 
-def _read(path: Path, split: str, max_problem_share: float, track: Track) -> ImageSet:
-    return read(path, split=split, max_problem_share=max_problem_share, track=track)
+def _read(data: str | Path, split: str, max_problem_share: float, track: Track) -> ImageSet:
+    if str(data).startswith(HUB_PREFIX):
+        name = str(data).removeprefix(HUB_PREFIX)
+        return read_hub(name, split=split, max_problem_share=max_problem_share, track=track)
+    return read(Path(data), split=split, max_problem_share=max_problem_share, track=track)
 
 
 def _encode(subject: Subject, job: _Job, cache: EmbeddingCache) -> _Encoded:

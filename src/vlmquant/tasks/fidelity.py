@@ -55,14 +55,20 @@ class FidelityResult:
         order = np.argsort(-values if measure == "kl" else values, kind="stable")[:WORST]
         return tuple((self.ids[i], float(values[i])) for i in order)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return summaries, worst samples and all per-sample values as JSON-like values."""
+    def summary(self) -> dict[str, Any]:
+        """Return the measures and the worst samples as JSON-like values."""
         return {
             "candidate": self.candidate,
             "reference": self.reference,
             "samples": len(self.ids),
             "measures": {name: asdict(measure) for name, measure in self.measures().items()},
             "worst": [list(pair) for pair in self.worst()],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary and all per-sample values as JSON-like values."""
+        return {
+            **self.summary(),
             "ids": self.ids,
             "values": {name: values.tolist() for name, values in self.values.items()},
             "text_cosines": self.text_cosines.tolist(),

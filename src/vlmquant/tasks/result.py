@@ -135,5 +135,5 @@ def load_result(path: Path) -> TaskResult:
             details=content["details"],
             subject=content["subject"],
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a result of `vlmquant evaluate`: {error!r}") from error

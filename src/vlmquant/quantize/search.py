@@ -1,0 +1,206 @@
+"""Choosing scales by what the error of an output does to the embedding.
+
+Yuan et al. 2022 (PTQ4ViT, arXiv 2111.12293, section 3.2): the scales of a layer minimize the squared error of its
+output, each element weighted with the square of its gradient. Their gradient is of the divergence from the model's own
+prediction, which is zero at that prediction. Ours is of v . z, z the normalized embedding and v random signs: over v,
+the mean of the squared gradient is the diagonal of J^T J (Hutchinson 1990), the curvature of the embedding's cosine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmquant.progress import Track, silent
+from vlmquant.quantize.calibrate import check_inputs
+from vlmquant.quantize.modules import MatMul
+from vlmquant.quantize.recipe import Recipe
+from vlmquant.quantize.rounding import FakeQuantize, TwinFakeQuantize, softmax_twin_grid
+from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.twin import SHIFTS
+from vlmquant.quantize.weights import round_nearest, weight_scales
+
+WEIGHT_FACTORS = np.linspace(0.4, 1.1, 22)
+STEP_FACTORS = np.geomspace(0.4, 1.8, 22)
+ROUNDS = 2
+INPUTS = 32
+ROWS = 512
+"""How many rows (tokens) of a site are kept, spread over all inputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What one site saw and how much its output matters.
+
+    `operands`: (rows, in) of a Linear or an unfolded convolution, or both factors (n, heads, ., .) of a MatMul.
+    `importance`: the squared gradient, in the shape of the output.
+    """
+
+    operands: tuple[Tensor, ...]
+    importance: Tensor
+
+
+def observe_importance(
+    tower: nn.Module,
+    sites: Sequence[str],
+    inputs: Sequence[Tensor],
+    description: str,
+    track: Track = silent,
+    seed: int = 0,
+) -> dict[str, Seen]:
+    """Run up to `INPUTS` inputs forward and back and return what every named Linear, Conv2d or MatMul saw."""
+    check_inputs(inputs)
+    generator = torch.Generator().manual_seed(seed)
+    batches = _up_to(inputs, INPUTS)
+    found: dict[str, list[Seen]] = {site: [] for site in sites}
+    with torch.inference_mode(False), torch.enable_grad():
+        tower.requires_grad_(True)
+        for batch in track(batches, description, len(batches)):
+            seen, outputs, embedding = _forward(tower, sites, batch)
+            signs = torch.randint(0, 2, embedding.shape, generator=generator) * 2.0 - 1
+            probe = (functional.normalize(embedding, dim=-1) * signs).sum()
+            gradients = torch.autograd.grad(probe, [outputs[site] for site in sites])
+            for site, gradient in zip(sites, gradients, strict=True):
+                module = tower.get_submodule(site)
+                found[site].append(_kept(module, seen[site], gradient.square(), ROWS // len(batches)))
+        tower.requires_grad_(False)
+    return {site: _joined(parts) for site, parts in found.items()}
+
+
+def search_scales(
+    tower: nn.Module,
+    recipe: Recipe,
+    sites: Sequence[str],
+    roundings: Mapping[str, nn.Module],
+    inputs: Sequence[Tensor],
+    description: str,
+    track: Track = silent,
+) -> tuple[dict[str, nn.Module], dict[str, NDArray[np.float32]]]:
+    """Return better roundings of inputs than `roundings`, by name, and the weight scales (rows, groups) by site.
+
+    `sites` are Linears, Conv2ds and MatMuls; a MatMul's operands are called `site.left` and `site.right`. Weight
+    scales and activation steps take turns, `ROUNDS` times.
+    """
+    saw = observe_importance(tower, sites, inputs, f"{description}: gradients", track)
+    better, scales = dict(roundings), dict[str, NDArray[np.float32]]()
+    for site in track(list(sites), f"{description}: scales", len(sites)):
+        module = tower.get_submodule(site)
+        if isinstance(module, MatMul):
+            names = (f"{site}.left", f"{site}.right")
+            found = _search_matmul(saw.pop(site), better[names[0]], better[names[1]])
+            better.update(zip(names, found, strict=True))
+        else:
+            weight: Any = module.weight
+            matrix = weight.detach().flatten(1)
+            better[site], scales[site] = _search_linear(saw.pop(site), matrix, recipe.weights_at(site), better[site])
+    return better, scales
+
+
+def _search_linear(
+    seen: Seen, matrix: Tensor, scheme: WeightScheme, rounding: nn.Module
+) -> tuple[nn.Module, NDArray[np.float32]]:
+    (values,), weight = seen.operands, matrix.numpy()
+    start = weight_scales(weight, replace(scheme, scales="max"))
+    target = values @ matrix.T
+    scales = start
+    for _ in range(ROUNDS):
+        rounded = rounding(values)
+        least = np.full(len(weight), np.inf)
+        for factor in WEIGHT_FACTORS:
+            candidate = (start * factor).astype(np.float32)
+            errors = _weighted(seen, rounded @ _weight(weight, candidate, scheme).T - target).sum(dim=0).numpy()
+            if scheme.granularity == "tensor":
+                errors = np.full_like(errors, errors.sum())
+            scales = np.where((errors < least)[:, None], candidate, scales)
+            least = np.minimum(least, errors)
+        transposed = _weight(weight, scales, scheme).T
+
+        def error(choice: nn.Module, right: Tensor = transposed) -> float:
+            return float(_weighted(seen, choice(values) @ right - target).sum())
+
+        rounding = min(_candidates(rounding), key=error)
+    return rounding, scales
+
+
+def _search_matmul(seen: Seen, left: nn.Module, right: nn.Module) -> tuple[nn.Module, nn.Module]:
+    first, second = seen.operands
+    target = first @ second
+    for _ in range(ROUNDS):
+        products = [(choice, choice(first) @ right(second)) for choice in _candidates(left)]
+        left = min(products, key=lambda pair: float(_weighted(seen, pair[1] - target).sum()))[0]
+        products = [(choice, left(first) @ choice(second)) for choice in _candidates(right)]
+        right = min(products, key=lambda pair: float(_weighted(seen, pair[1] - target).sum()))[0]
+    return left, right
+
+
+def _candidates(rounding: nn.Module) -> list[nn.Module]:
+    """Return the rounding itself and its like with other steps."""
+    if isinstance(rounding, FakeQuantize):
+        grid = rounding.grid
+        return [rounding, *(FakeQuantize(replace(grid, scale=grid.scale * float(f))) for f in STEP_FACTORS)]
+    if isinstance(rounding, TwinFakeQuantize):
+        twin = rounding.grid
+        if twin.border > 0:
+            bits = (twin.large_qmax + 1).bit_length()
+            return [TwinFakeQuantize(softmax_twin_grid(shift, bits)) for shift in SHIFTS]
+        steps = [twin.large_step * float(f) for f in STEP_FACTORS]
+        return [rounding, *(TwinFakeQuantize(replace(twin, large_step=step)) for step in steps)]
+    return [rounding]
+
+
+def _weight(weight: NDArray[np.float32], scales: NDArray[np.float32], scheme: WeightScheme) -> Tensor:
+    return torch.from_numpy(round_nearest(weight, scales, scheme).dequantized())
+
+
+def _weighted(seen: Seen, error: Tensor) -> Tensor:
+    return seen.importance * error.square()
+
+
+def _forward(
+    tower: nn.Module, sites: Sequence[str], batch: Tensor
+) -> tuple[dict[str, tuple[Tensor, ...]], dict[str, Tensor], Tensor]:
+    seen: dict[str, tuple[Tensor, ...]] = {}
+    outputs: dict[str, Tensor] = {}
+
+    def keep(site: str, operands: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[site], outputs[site] = tuple(operand.detach() for operand in operands), output
+
+    handles = [
+        tower.get_submodule(site).register_forward_hook(lambda _, args, out, site=site: keep(site, args, out))
+        for site in sites
+    ]
+    try:
+        embedding = tower(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen, outputs, embedding
+
+
+def _kept(module: nn.Module, operands: tuple[Tensor, ...], importance: Tensor, rows: int) -> Seen:
+    if isinstance(module, MatMul):
+        return Seen(tuple(operand[:2] for operand in operands), importance[:2])
+    (values,) = operands
+    if isinstance(module, nn.Conv2d):
+        columns: Any = functional.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
+        values, importance = columns.transpose(1, 2), importance.flatten(2).transpose(1, 2)
+    values, importance = values.flatten(0, -2), importance.flatten(0, -2)
+    step = max(1, len(values) // max(rows, 1))
+    return Seen((values[::step],), importance[::step])
+
+
+def _joined(parts: Sequence[Seen]) -> Seen:
+    operands = zip(*(part.operands for part in parts), strict=True)
+    return Seen(tuple(torch.cat(list(operand)) for operand in operands), torch.cat([part.importance for part in parts]))
+
+
+def _up_to(inputs: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Return batches spread evenly over `inputs` that hold about `count` inputs together."""
+    per_batch = max(len(batch) for batch in inputs)
+    wanted = max(1, count // per_batch)
+    return list(inputs)[:: max(1, -(-len(inputs) // wanted))]

@@ -1,0 +1,182 @@
+"""The tables of an evaluation report, and how its numbers are written."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vlmquant.report.page import Block, Details, Facts, Table
+from vlmquant.report.pareto import Candidate, best
+from vlmquant.report.runs import Run
+from vlmquant.report.scores import Group, metric_name
+from vlmquant.tasks.compare import Comparison, Verdict
+
+MINUS = "\u2212"
+NOTHING, NOT_MEASURED = "\u2013", "not measured"
+
+
+def comparison_table(compared: Sequence[tuple[Run, str, Comparison]]) -> Table:
+    """One row per run and metric; those beyond the allowed drop stand out."""
+    return drop_constant_columns(
+        Table(
+            columns=(
+                "Metric",
+                "Data",
+                "Model",
+                "Float (%)",
+                "Quantized (%)",
+                "Difference (points)",
+                "95 % interval",
+                "McNemar p",
+                "Lost",
+                "Won",
+                "Other wrong",
+                "Detectable (points)",
+                "n",
+                "Verdict",
+            ),
+            rows=[
+                (
+                    f"{task} {metric_name(found.metric)}",
+                    run.data_name,
+                    run.model.name,
+                    f"{100 * found.reference:.2f}",
+                    f"{100 * found.candidate:.2f}",
+                    points(found.difference.estimate),
+                    f"{points(found.difference.low)} to {points(found.difference.high)}",
+                    f"{found.p_value:.3g}",
+                    f"{len(found.flips.losses):,}",
+                    f"{len(found.flips.gains):,}",
+                    f"{len(found.flips.changed_wrong):,}",
+                    f"{100 * found.smallest_detectable_drop:.2f}",
+                    f"{found.samples:,}",
+                    found.verdict or NOTHING,
+                )
+                for run, task, found in compared
+            ],
+            caption="Lost: right before, wrong after. Won: the other way round. Detectable: the smallest drop that "
+            "these samples would have shown with 80 % power. McNemar's test takes the captions of a picture "
+            "for independent.",
+            highlighted=frozenset(i for i, (_, _, found) in enumerate(compared) if found.verdict is Verdict.BEYOND),
+        ),
+        ("Data", "Model"),
+    )
+
+
+def score_table(groups: Sequence[Group]) -> Table:
+    """One row per model and metric, with the score's own interval."""
+    return Table(
+        columns=("Metric", "Data", "Model", "Score (%)", "95 % interval", "n"),
+        rows=[
+            (
+                f"{group.task} {metric_name(group.metric)}",
+                group.data_name,
+                scored.label,
+                f"{100 * scored.score.estimate:.2f}",
+                f"{100 * scored.score.low:.2f} to {100 * scored.score.high:.2f}",
+                f"{scored.n:,}",
+            )
+            for group in groups
+            for scored in group.scores
+        ],
+        caption="Each interval is of one score alone; whether two models differ is in the table of differences.",
+    )
+
+
+def pareto_table(candidates: Sequence[Candidate], group: Group) -> Table:
+    """One row per model; those on the front of everything that was measured for all stand out."""
+    table = Table(
+        columns=(
+            "Number",
+            "Model",
+            "Size (MiB)",
+            "Latency (ms)",
+            f"{metric_name(group.metric)} (%)",
+            "Cosine to float",
+            "n",
+        ),
+        rows=[
+            (
+                str(number),
+                found.label,
+                f"{found.size_mib:.1f}",
+                NOT_MEASURED if found.latency_ms is None else f"{found.latency_ms:.2f}",
+                NOT_MEASURED if found.score is None else f"{100 * found.score.estimate:.2f}",
+                NOT_MEASURED if found.fidelity is None else f"{found.fidelity:.5f}",
+                f"{found.n:,}",
+            )
+            for number, found in enumerate(candidates, start=1)
+        ],
+        caption=f"{group.title}. Rows that stand out: no other model is better in one of the columns that all rows "
+        "have and no worse in the others.",
+        highlighted=frozenset(np.flatnonzero(best(candidates)).tolist()),
+    )
+    return drop_constant_columns(table, ("Latency (ms)",))
+
+
+def measurement_blocks(runs: Sequence[Run]) -> list[Block]:
+    """Models, protocols and machines."""
+    blocks: list[Block] = []
+    for run in runs:
+        machine = run.environment
+        rows = [("Data", f"{run.data_name}, {run.images:,} pictures, {len(run.problems)} left out")]
+        for name, facts in (("Model", run.model), ("Compared with", run.reference)):
+            if facts is not None:
+                calibrated = f", calibrated on {facts.calibrated_on}" if facts.calibrated_on else ""
+                size = f"{facts.bytes_on_disk:,} bytes on disk"
+                rows.append((name, f"{facts.name}: {facts.precision}, {size}{calibrated}"))
+        for task, result in run.results.items():
+            engine = f"{result.subject.get('engine', 'unknown engine')} {result.subject.get('engine_version', '')}"
+            rows.append((f"{task}: protocol", str(result.protocol)))
+            rows.append((f"{task}: engine", engine.strip()))
+            if "expected_calibration_error" in result.details:
+                error = result.details["expected_calibration_error"]
+                rows.append((f"{task}: expected calibration error", f"{error:.4f}, 15 bins"))
+        packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if version)
+        rows += [
+            ("Machine", f"{machine.cpu_model}, {machine.cores} cores, {machine.memory_bytes / 2**30:.1f} GiB"),
+            ("System", f"{machine.system}, Python {machine.python}"),
+            ("Packages", packages),
+            ("Time", machine.time_utc),
+        ]
+        blocks.append(Details(f"{run.model.name} on {run.data_name}", [Facts(rows)]))
+    return blocks
+
+
+def verdict_sentences(run: Run) -> list[str]:
+    """Say which metrics dropped beyond what was allowed, and of which the samples cannot tell."""
+    beyond, undecided = [], []
+    limit = ""
+    for task, compared in run.comparisons.items():
+        for found in compared:
+            name = f"{task} {metric_name(found.metric)}"
+            if found.verdict is Verdict.BEYOND:
+                beyond.append(f"{name} by {-100 * found.difference.estimate:.2f}")
+            elif found.verdict is Verdict.UNDECIDED:
+                undecided.append(f"{name} (a drop of {100 * found.smallest_detectable_drop:.2f} would have shown)")
+            if found.max_drop is not None:
+                limit = f"{100 * found.max_drop:g} points"
+    sentences = []
+    if beyond:
+        sentences.append(f"dropped beyond the {limit} allowed: {', '.join(beyond)}.")
+    if undecided:
+        sentences.append(f"these samples cannot tell whether a drop is within {limit}: {', '.join(undecided)}.")
+    return sentences
+
+
+def points(rate: float) -> str:
+    """Write a difference of rates as signed percentage points: -0.001 -> minus 0.10 with a typographic minus sign."""
+    return f"{100 * rate:+.2f}".replace("-", MINUS)
+
+
+def drop_constant_columns(table: Table, names: Collection[str]) -> Table:
+    """Return the table without those of the columns `names` that are the same in every row; the caption names it."""
+    constant = {i for i, name in enumerate(table.columns) if name in names and len({row[i] for row in table.rows}) == 1}
+    kept = [i for i in range(len(table.columns)) if i not in constant]
+    said = "".join(f" {table.columns[i]}: {table.rows[0][i]}." for i in sorted(constant))
+    return replace(
+        table,
+        columns=[table.columns[i] for i in kept],
+        rows=[[row[i] for i in kept] for row in table.rows],
+        caption=f"{table.caption}{said}".strip(),
+    )
