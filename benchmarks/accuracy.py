@@ -3,9 +3,10 @@
     python benchmarks/accuracy.py street   -o benchmarks/results/accuracy-street.json
     python benchmarks/accuracy.py real     -o benchmarks/results/accuracy-real-tiny.json --shared ../shared/data
 
-`street`: the bundled CLIP on held-out scenes, calibrated on training scenes. `real`: clip-real-tiny on CIFAR-10's 10,000
-test images and Flickr8k's test split, calibrated on 64 images and 100 captions of Flickr8k's dev split.
-Every image and text is encoded once per precision; "image" and "text" combine INT8 rows of one tower with float rows of the other.
+`street`: the bundled CLIP on held-out scenes, calibrated on training scenes. `real`: clip-real-tiny on CIFAR-10's
+10,000 test images and Flickr8k's test split, calibrated on 64 images and 100 captions of Flickr8k's dev split.
+Every image and text is encoded once per precision; "image" and "text" combine INT8 rows of one tower with float rows
+of the other.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from vlmquant.quantize.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.quantize.recipe import get_recipe
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "bench-vit-b-32.json"
-CALIBRATION_IMAGES = 16
+CALIBRATION_IMAGES = 64
 
 
 def noise(count: int) -> CalibrationSet:
@@ -41,7 +42,9 @@ def main(rounds: int = 10, iterations: int = 5, output: Path = OUTPUT) -> None:
         checkpoint, bundle = Path(name) / "ViT-B-32", Path(name) / "bundle"
         random_checkpoint("ViT-B-32", checkpoint)
         model = load_model(checkpoint)
+        started = time.monotonic()
         quantize_model(model, get_recipe("static-int8"), noise(CALIBRATION_IMAGES), bundle, track=bar)
+        quantize_seconds = time.monotonic() - started
         del model
         results = {
             component: bench(
@@ -55,6 +58,7 @@ def main(rounds: int = 10, iterations: int = 5, output: Path = OUTPUT) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(output.name + ".tmp")
     content = {component: result.to_dict() for component, result in results.items()}
+    content["quantize"] = {"seconds": quantize_seconds, "calibration_images": CALIBRATION_IMAGES}
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, output)
     print("\n".join(markdown(result) for result in results.values()))

@@ -11,12 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
-
 from vlmquant import get_recipe, load_model, open_bundle, streetworld
 from vlmquant.bench.environment import this_environment
 from vlmquant.bundle.build import quantize_model
 from vlmquant.progress import bar
+from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
 from vlmquant.tasks.events import EventScores, score_events
 from vlmquant.tasks.result import save_json
 from vlmquant.video.detect import detect
@@ -28,7 +27,7 @@ TIOU = 0.5
 def table(scores: EventScores) -> dict[str, Any]:
     rows = {}
     for name in EVENT_NAMES:
-        counts = scores[name].counts
+        counts = scores[name].by_iou
         rows[name] = {
             "state": name in STATE_EVENTS,
             "true": counts.true,
@@ -38,7 +37,7 @@ def table(scores: EventScores) -> dict[str, Any]:
             "recall": counts.recall,
             "f1": counts.f1,
         }
-    state = [scores[name].counts for name in STATE_EVENTS]
+    state = [scores[name].by_iou for name in STATE_EVENTS]
     total = sum(state[1:], start=state[0])
     return {
         "events": rows,
@@ -91,9 +90,8 @@ def main() -> None:
     for name, result in results.items():
         print(name, {key: round(value, 3) for key, value in result.items() if key != "events"})
         for event, row in result["events"].items():
-            print(
-                f"  {event:24} true {row['true']:3} found {row['found']:3} matched {row['matched']:3} F1 {row['f1']:.2f}"
-            )
+            counts = f"true {row['true']:3} found {row['found']:3} matched {row['matched']:3}"
+            print(f"  {event:24} {counts} F1 {row['f1']:.2f}")
 
 
 if __name__ == "__main__":

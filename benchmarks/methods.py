@@ -4,7 +4,8 @@
 
 Top-1 on every tenth test image of CIFAR-10 (1,000) with both towers quantized, and the mean cosine of the image
 embeddings to the float ones. Calibrated on 32 images and 100 captions of Flickr8k's dev split. "stressed" rows use
-the equal float model with outlier channels and tokens of `vlmquant.models.stress`.
+the equal float model with outlier channels and tokens of `vlmquant.models.stress`. Rows called w*a* quantize the
+products of attention too; what the names list is on. A run that was stopped goes on from its `.partial.json`.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from vlmquant.models.preprocess import preprocess, read_image
 from vlmquant.models.stress import stressed
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipe import Recipe
-from vlmquant.quantize.schemes import ActivationScheme, WeightScheme
+from vlmquant.quantize.schemes import WeightScheme
 from vlmquant.tasks.classification import embed_classes
 from vlmquant.tasks.result import save_json
 
@@ -66,51 +67,39 @@ class Data:
     calibration: CalibrationSet
 
 
-def plain(name: str, weights: WeightScheme, activations: ActivationScheme | None, **steps: Any) -> Row:
-    recipe = Recipe(name=name, description="ablation", weights=weights, activations=activations)
-    return Row(name, replace(recipe, **steps))
-
-
 def rows() -> Iterator[Row]:
-    presets = ("vanilla-w8a8", "torch-dynamic", "dynamic-int8", "static-int8", "int8-weights", "int4-weights", "w4a8")
-    for name in (*presets, "vanilla-w6a6", "vanilla-w4a4", "vanilla-w3a3", "vanilla-w2a2"):
+    for name in ("torch-dynamic", "vanilla-w8a8", "static-int8"):
         yield Row(name, get_recipe(name))
-    w8, a8 = WeightScheme(), ActivationScheme()
-    for observer in ("minmax", "percentile", "kl"):
-        yield plain(f"static w8a8 observer {observer}", w8, replace(a8, observer=observer))
-    yield plain("static w8a8 + bias correction", w8, a8, bias_correction=True)
-    yield plain("static w8a8 + smoothing", w8, a8, smoothing=True)
-    yield plain("static w8a8 + attention matmuls", w8, a8, attention_matmuls=True)
+        yield Row(f"stressed {name}", get_recipe(name), stress=True)
+    smooth = replace(get_recipe("static-int8"), smoothing=True)
+    yield Row("stressed static-int8 + smoothing", smooth, stress=True)
     w4a8 = get_recipe("w4a8")
-    for step, change in {
-        "nearest": {"weights": WeightScheme(bits=4), "bias_correction": False},
-        "nearest, mse scales": {"weights": WeightScheme(bits=4, scales="mse"), "bias_correction": False},
-        "gptq, mse scales": {"bias_correction": False},
-        "gptq, mse scales, bias correction, smoothing": {"smoothing": True},
+    yield Row("w4a8 gptq, mse scales, bias correction", w4a8)
+    for step, weights in {
+        "gptq, mse scales": w4a8.weights,
+        "nearest, mse scales": WeightScheme(bits=4, scales="mse"),
+        "nearest, max scales": WeightScheme(bits=4),
     }.items():
-        yield Row(f"w4a8 {step}", replace(w4a8, **change))
+        yield Row(f"w4a8 {step}", replace(w4a8, weights=weights, bias_correction=False))
     int4 = get_recipe("int4-weights")
+    yield Row("int4-weights gptq, mse scales", int4)
     yield Row(
         "int4-weights nearest, max scales",
         replace(int4, weights=replace(int4.weights, rounding="nearest", scales="max")),
     )
-    for bits in (6, 4):
+    for bits in (4, 6):
+        yield Row(f"vanilla-w{bits}a{bits}", get_recipe(f"vanilla-w{bits}a{bits}"))
         full = get_recipe(f"twin-hessian-w{bits}a{bits}")
-        off: dict[str, Any] = {"twin": False, "search": "none"}
-        yield Row(f"w{bits}a{bits} no attention, no twin, no hessian", replace(full, attention_matmuls=False, **off))
-        yield Row(f"w{bits}a{bits} no twin, no hessian", replace(full, **off))
-        yield Row(f"w{bits}a{bits} twin, no hessian", replace(full, search="none"))
-        yield Row(f"w{bits}a{bits} hessian, no twin", replace(full, twin=False))
+        full = replace(full, weights=WeightScheme(bits=bits), bias_correction=False, smoothing=False)
+        yield Row(f"w{bits}a{bits} mse observer", replace(full, twin=False, search="none"))
+        yield Row(f"w{bits}a{bits} twin", replace(full, search="none"))
+        yield Row(f"w{bits}a{bits} hessian", replace(full, twin=False))
         yield Row(f"w{bits}a{bits} twin, hessian", full)
-        yield Row(f"w{bits}a{bits} twin, hessian, gptq", replace(full, weights=replace(full.weights, rounding="gptq")))
-        yield Row(
-            f"w{bits}a{bits} twin, hessian, gptq, smoothing, bias correction",
-            replace(full, weights=replace(full.weights, rounding="gptq"), smoothing=True, bias_correction=True),
-        )
-    for name in ("torch-dynamic", "vanilla-w8a8", "static-int8", "dynamic-int8"):
-        yield Row(f"stressed {name}", get_recipe(name), stress=True)
-    for name in ("static-int8", "dynamic-int8"):
-        yield Row(f"stressed {name} + smoothing", replace(get_recipe(name), smoothing=True), stress=True)
+        second = replace(full, weights=WeightScheme(bits=bits, rounding="gptq"))
+        yield Row(f"w{bits}a{bits} twin, hessian, gptq", second)
+        yield Row(f"w{bits}a{bits} twin, hessian, gptq, bias correction", replace(second, bias_correction=True))
+    for bits in (3, 2):
+        yield Row(f"vanilla-w{bits}a{bits}", get_recipe(f"vanilla-w{bits}a{bits}"))
 
 
 def read(shared: Path, model: ClipModel) -> Data:
@@ -148,7 +137,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--only", nargs="+", help="Row names to run; all of them when left out.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(arguments.shared / "checkpoints" / "clip-real-tiny")
@@ -157,9 +145,10 @@ def main() -> None:
     float_images, float_classes = embed(model, data)
     right = (float_images @ float_classes.T).argmax(axis=1) == data.labels
     calibrated = inputs(model, data.calibration)
-    results: dict[str, Any] = {}
+    partial = arguments.output.with_suffix(".partial.json")
+    results: dict[str, Any] = json.loads(partial.read_text()) if partial.exists() else {}
     for row in rows():
-        if arguments.only and row.name not in arguments.only:
+        if row.name in results:
             continue
         start = time.perf_counter()
         source = models[row.stress]
@@ -182,6 +171,7 @@ def main() -> None:
             "recipe": row.recipe.to_dict(),
         }
         print(row.name, json.dumps({k: v for k, v in results[row.name].items() if k != "recipe"}), flush=True)
+        save_json(partial, results)
     content = {
         "model": model.name,
         "weights_sha256": model.weights_sha256,
@@ -192,6 +182,7 @@ def main() -> None:
         "environment": asdict(this_environment()),
     }
     save_json(arguments.output, content)
+    partial.unlink()
 
 
 if __name__ == "__main__":

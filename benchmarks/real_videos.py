@@ -2,7 +2,7 @@
 
     python benchmarks/real_videos.py -o benchmarks/results/real-videos.json --shared ../shared/data
 
-The bundled model is not expected to understand them; what is measured is that they run, how fast and in how much memory.
+The bundled model is not expected to understand them; measured is that they run, how fast and in how much memory.
 """
 
 import argparse

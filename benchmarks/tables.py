@@ -39,7 +39,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def bench() -> str:
-    result = load("bench-vit-b-32")
+    result = load("bench-vit-b-32")["image"]
     rows = []
     for row in result["contenders"]:
         if row["outcome"] != "ran":

@@ -75,10 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model(streetworld.checkpoint())
-    if options.log is None:
-        curve = json.loads(RESULTS.read_text())["curve"]
-    else:
-        curve = read_log(options.log)
+    curve = read_log(options.log) if options.log else json.loads(RESULTS.read_text())["curve"]
     content = {
         "weights_sha256": model.weights_sha256,
         "scores": {

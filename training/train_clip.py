@@ -115,7 +115,6 @@ def train(rank: int, workers: int, options: argparse.Namespace) -> None:
     On a machine with few, shared cores single-threaded processes are much faster than one process with threads.
     """
     torch.set_num_threads(1)
-    os.setsid()  # Linux shares cores between sessions, not processes: one session per worker
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{options.work}/rendezvous", rank=rank, world_size=workers
     )

@@ -89,7 +89,6 @@ def test_torch_dynamic_survives_the_model_and_not_its_stressed_equal(
         found = features(tower, inputs[component])
         return functional.cosine_similarity(found - found.mean(0), expected - expected.mean(0)).mean().item()
 
-    print([similarity(t) for t in (torch_dynamic(tower_of(model, component)), hard, torch_dynamic(hard))])
     assert similarity(torch_dynamic(tower_of(model, component))) > 0.9
     assert similarity(hard) > 0.9999
     assert similarity(torch_dynamic(hard)) < 0.5

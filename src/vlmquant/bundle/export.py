@@ -13,7 +13,7 @@ import torch
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 
-from vlmquant.bundle.nibbles import store_in_4_bits
+from vlmquant.bundle.narrow import store_in_4_bits, store_in_16_bits
 from vlmquant.quantize import modules, rounding  # noqa: F401  (they register the operators translated below)
 
 OPSET = 18
@@ -90,6 +90,7 @@ def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...
     assert program is not None
     model = program.model_proto
     store_in_4_bits(model)
+    store_in_16_bits(model)
     temporary = path.with_name(path.name + ".tmp")
     onnx.save(model, temporary)
     os.replace(temporary, path)

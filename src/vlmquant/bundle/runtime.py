@@ -58,7 +58,9 @@ def open_bundle(folder: str | Path, *, engine: str = "auto", threads: int | None
 
 def choose_engine(manifest: Manifest) -> tuple[str, str]:
     """Return the engine that "auto" takes for this bundle on this machine, and why, in words."""
-    return choose(manifest.requires_any_of, dynamic=manifest.recipe["activations"]["ranges"] != "static")
+    activations = manifest.recipe["activations"]
+    dynamic = activations is not None and activations["ranges"] != "static"
+    return choose(manifest.requires_any_of, dynamic=dynamic)
 
 
 def verify(folder: str | Path, *, engine: str = "all", threads: int | None = None) -> VerifyReport:

@@ -107,7 +107,8 @@ class _Site:
         weight = self.block.mlp.fc2.weight
         length = float(weight.norm(dim=0).max()) * self.severity.reader_norm
         columns = torch.randn(len(weight), self.severity.directions, generator=self.generator)
-        return columns / columns.norm(dim=0) * length
+        columns *= length / columns.norm(dim=0)
+        return columns
 
     def gains(self, channels: int) -> Tensor:
         """Return (channels,) factors: 1 for most, a power of two for a few."""

@@ -15,6 +15,7 @@ from vlmquant.quantize.affine import Floats
 from vlmquant.quantize.attention import PRODUCTS, is_attention, make_attention_explicit
 from vlmquant.quantize.calibrate import histogram_of, input_histograms, mean_output_errors, second_moments
 from vlmquant.quantize.gptq import round_gptq
+from vlmquant.quantize.half import halve
 from vlmquant.quantize.modules import IntegerEmbedding, MatMul, PerTokenLinear, QuantizedConv2d, QuantizedLinear
 from vlmquant.quantize.observe import OBSERVERS, Histogram
 from vlmquant.quantize.recipe import Recipe
@@ -60,6 +61,9 @@ def quantize_tower(
     that is not finite.
     """
     result = copy.deepcopy(tower).eval()
+    if recipe.weights.number != "integer":
+        halve(result, sites(result, recipe), _token_tables(result), recipe.weights.number)
+        return result
     if recipe.attention_matmuls:
         make_attention_explicit(result)
     if recipe.smoothing:
@@ -67,8 +71,8 @@ def quantize_tower(
     roundings = input_roundings(result, recipe, inputs, description, track)
     scales: dict[str, NDArray[np.float32]] = {}
     if recipe.search == "hessian":
-        searched = [*sites(result, recipe), *_matmuls(result, recipe)]
-        roundings, scales = search_scales(result, recipe, searched, roundings, inputs, description, track)
+        names = [*sites(result, recipe), *_matmuls(result, recipe)]
+        roundings, scales = search_scales(result, recipe, names, roundings, inputs, description, track)
     weights = _integer_weights(result, recipe, roundings, scales, inputs, description, track)
     replacements = {name: _replacement(result, recipe, name, weights[name], roundings) for name in weights}
     if recipe.bias_correction:
@@ -82,7 +86,10 @@ def quantize_tower(
     for name, module in replacements.items():
         result.set_submodule(name, module)
     if recipe.token_table_bits is not None:
-        _shrink_token_tables(result)
+        for name in _token_tables(result):
+            table = result.get_submodule(name)
+            assert isinstance(table, nn.Embedding)
+            result.set_submodule(name, IntegerEmbedding(table))
     return result
 
 
@@ -221,7 +228,9 @@ def _linear_rounding(tower: nn.Module, recipe: Recipe, name: str, seen: Tensor) 
     return _static_rounding(tower, recipe, name, histogram_of(seen))
 
 
-def _shrink_token_tables(tower: nn.Module) -> None:
-    for name, module in list(tower.named_modules()):
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in TOKEN_TABLES:
-            tower.set_submodule(name, IntegerEmbedding(module))
+def _token_tables(tower: nn.Module) -> list[str]:
+    return [
+        name
+        for name, module in tower.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in TOKEN_TABLES
+    ]

@@ -71,13 +71,17 @@ def percentile_grid(histogram: Histogram, bits: int) -> Grid:
 def kl_grid(histogram: Histogram, bits: int) -> Grid:
     """Return the grid whose rounded and clipped distribution diverges least from what the site saw.
 
-    Migacz 2017 ("8-bit inference with TensorRT"), with both ends of the range shrunk alike: the reference holds the
-    clipped values in its end bins, the candidate spreads each level's count over the filled bins that round to it.
+    Migacz 2017 ("8-bit inference with TensorRT"), with one limit on the magnitude: the reference holds the clipped
+    values in its end bins, the candidate spreads each level's count over the filled bins that round to it.
     """
     centres, counts = histogram.centres, histogram.counts
+    magnitude = max(-histogram.low, histogram.high)
+
+    def clipped(cut: float) -> Grid:
+        return asymmetric_grid(max(histogram.low, -cut * magnitude), min(histogram.high, cut * magnitude), bits)
 
     def divergence(cut: float) -> float:
-        grid = asymmetric_grid(histogram.low * cut, histogram.high * cut, bits)
+        grid = clipped(cut)
         inside = (centres >= grid.low - grid.scale / 2) & (centres <= grid.high + grid.scale / 2)
         kept = counts[inside]
         if not kept.any():
@@ -96,7 +100,7 @@ def kl_grid(histogram: Histogram, bits: int) -> Grid:
         return float(np.sum(reference[seen] * np.log(reference[seen] / np.maximum(candidate[seen], KL_FLOOR))))
 
     best = min((float(cut) for cut in KL_CUTS), key=divergence)
-    return asymmetric_grid(histogram.low * best, histogram.high * best, bits)
+    return clipped(best)
 
 
 OBSERVERS = {"minmax": minmax_grid, "percentile": percentile_grid, "mse": mse_grid, "kl": kl_grid}

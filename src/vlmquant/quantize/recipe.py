@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from typing import Any, Literal
 
 from vlmquant.errors import RecipeError, unknown
-from vlmquant.quantize.schemes import ActivationScheme, SiteBits, WeightScheme, check_choice
+from vlmquant.quantize.schemes import ActivationScheme, Number, SiteBits, WeightScheme, check_choice
 
 Search = Literal["none", "hessian"]
 
@@ -49,6 +49,8 @@ class Recipe:
         for name, wanted in needing_static.items():
             if wanted and not self.static:
                 raise RecipeError(f"recipe {self.name!r}: {name} needs static activation ranges")
+        if self.weights.number != "integer" and (self.activations is not None or self.overrides):
+            raise RecipeError(f"recipe {self.name!r}: {self.weights.number} weights go with float activations only")
         if self.activations and self.activations.ranges == "per-token" and self.weights.granularity == "group":
             raise RecipeError(f"recipe {self.name!r}: per-token ranges need one weight scale per channel or tensor")
 
@@ -61,6 +63,12 @@ class Recipe:
     def needs_calibration(self) -> bool:
         """Whether anything has to be measured on a calibration set."""
         return self.static or self.smoothing or self.bias_correction or self.weights.rounding == "gptq"
+
+    @property
+    def multiplies_8_bits(self) -> bool:
+        """Whether 8-bit weights meet integer activations anywhere; older x86 kernels saturate on such products."""
+        widest = max(self.weights.bits, *(override.weights or 0 for override in self.overrides), 0)
+        return self.activations is not None and widest >= 8
 
     def keeps_float(self, module_name: str) -> bool:
         """Whether the module of this dotted name stays float."""
@@ -107,7 +115,7 @@ def simulation_only(recipe: Recipe) -> str | None:
         widths |= {recipe.activations.bits, *(o.activations for o in recipe.overrides)}
         if recipe.activations.ranges == "whole-batch":
             return "ranges over a whole batch are simulated for comparison with torch's dynamic quantization"
-    if 16 in widths:
+    if 16 in widths and recipe.weights.number == "integer":
         return "no engine has kernels for 16-bit integers"
     if recipe.twin:
         return "no engine has kernels for two steps in one tensor (twin)"
@@ -146,6 +154,9 @@ ENDS_IN_8_BITS = (
     SiteBits(pattern="*patch_embedding", weights=8, activations=8),
     SiteBits(pattern="*_projection", weights=8, activations=8),
 )
+
+
+HALVES: dict[str, Number] = {"fp16": "float16", "bf16": "bfloat16"}
 
 
 def _vanilla(bits: int) -> Recipe:
@@ -205,6 +216,15 @@ RECIPES: dict[str, Recipe] = {
             weights=WeightScheme(bits=4, granularity="group", scales="mse", rounding="gptq"),
             activations=None,
             overrides=tuple(SiteBits(pattern=site.pattern, weights=8) for site in ENDS_IN_8_BITS),
+        ),
+        *(
+            Recipe(
+                name=name,
+                description=f"weights in {number}, computed with in float32: half the size, next to no loss",
+                weights=WeightScheme(bits=16, number=number),
+                activations=None,
+            )
+            for name, number in HALVES.items()
         ),
         *(_vanilla(bits) for bits in (8, 6, 4, 3, 2)),
         Recipe(

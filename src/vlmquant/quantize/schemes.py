@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from vlmquant.errors import RecipeError, unknown
 
+Number = Literal["integer", "float16", "bfloat16"]
 Granularity = Literal["channel", "tensor", "group"]
 Scales = Literal["max", "mse"]
 Rounding = Literal["nearest", "gptq"]
@@ -16,7 +17,7 @@ BITS = (*range(2, 9), 16)
 
 @dataclass(frozen=True, kw_only=True)
 class WeightScheme:
-    """Symmetric integers of `bits` (2..8 or 16) bits.
+    """Symmetric integers of `bits` (2..8 or 16) bits, or with `number` "float16" or "bfloat16" 16-bit floats.
 
     `granularity`: one scale per output channel, per tensor, or per `group_size` inputs of each output channel (the
     last group of a row may be shorter; a convolution has one group per channel). `scales`: "max" covers the largest
@@ -25,6 +26,7 @@ class WeightScheme:
     """
 
     bits: int = 8
+    number: Number = "integer"
     granularity: Granularity = "channel"
     group_size: int = 64
     scales: Scales = "max"
@@ -32,6 +34,9 @@ class WeightScheme:
 
     def __post_init__(self) -> None:
         check_bits("weight", self.bits)
+        check_choice("weight number", self.number, Number)
+        if self.number != "integer" and self.bits != 16:
+            raise RecipeError(f"{self.number} weights have 16 bits, got {self.bits}")
         check_choice("weight granularity", self.granularity, Granularity)
         check_choice("weight scales", self.scales, Scales)
         check_choice("weight rounding", self.rounding, Rounding)

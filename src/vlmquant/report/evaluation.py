@@ -3,7 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from vlmquant.bench.result import BenchResult
-from vlmquant.report.evaluation_pictures import distribution_blocks, fidelity_blocks, matrix_blocks
+from vlmquant.report.evaluation_pictures import (
+    closeness_blocks,
+    distribution_blocks,
+    fidelity_blocks,
+    matrix_blocks,
+)
 from vlmquant.report.evaluation_tables import (
     comparison_table,
     measurement_blocks,
@@ -12,7 +17,7 @@ from vlmquant.report.evaluation_tables import (
     score_table,
     verdict_sentences,
 )
-from vlmquant.report.flips import farthest_blocks, flip_blocks
+from vlmquant.report.flips import flip_blocks
 from vlmquant.report.matrices import side_by_side
 from vlmquant.report.page import (
     Block,
@@ -39,7 +44,7 @@ from vlmquant.report.scores import (
     has_bit_sweep,
     metric_name,
 )
-from vlmquant.tasks.compare import Comparison, Verdict
+from vlmquant.tasks.compare import Comparison
 
 
 def evaluation_page(evidence: Evidence, *, title: str = "", footer: str = "") -> Page:
@@ -52,7 +57,7 @@ def evaluation_page(evidence: Evidence, *, title: str = "", footer: str = "") ->
         ("Size, speed and score", pareto_blocks(evidence, groups, absent)),
         ("Bits", bits_blocks(groups, absent)),
         ("What changed", _per_run(runs, flip_blocks)),
-        ("How close the embeddings are", fidelity_blocks(runs, absent) + _per_run(runs, farthest_blocks)),
+        ("How close the embeddings are", fidelity_blocks(runs, absent) + _per_run(runs, closeness_blocks)),
         ("Similarities", distribution_blocks(runs, absent)),
         ("Matrices", _per_run(runs, lambda run: matrix_blocks(run, absent))),
         ("How this was measured", measurement_blocks(runs)),
@@ -140,6 +145,7 @@ def score_blocks(runs: Sequence[Run], groups: Sequence[Group]) -> list[Block]:
 def pareto_blocks(evidence: Evidence, groups: Sequence[Group], absent: list[str]) -> list[Block]:
     """For every headline metric: scores and fidelity over size and latency, and which models are worth having."""
     blocks: list[Block] = []
+    unmeasured: dict[str, None] = {}
     for group in groups:
         if group.metric not in HEADLINES:
             continue
@@ -147,22 +153,22 @@ def pareto_blocks(evidence: Evidence, groups: Sequence[Group], absent: list[str]
         if len(candidates) < 2:
             absent.append(f"Pareto plot of {group.title}: it needs two models of one protocol, and there is one.")
             continue
-        for candidate in candidates:
-            if candidate.latency_ms is None:
-                absent.append(
-                    f"Latency of {candidate.label}: no bench of it was named; make one with `vlmquant bench BUNDLE "
-                    "--against FLOAT -o BENCH` and name BENCH beside the runs."
-                )
+        unmeasured |= dict.fromkeys(candidate.label for candidate in candidates if candidate.latency_ms is None)
         drawn: list[Block] = [
             Picture(
                 png(pareto_figure(candidates, metric_name(group.metric))),
                 alt=f"{group.title} of {len(candidates)} models over what they cost",
-                caption=f"{group.title}. Numbers are the rows of the table below. Up and left is better; the line joins "
+                caption=f"{group.title}. Numbers are rows of the table below. Up and left is better; the line joins "
                 "the models that no other beats in both axes of its panel. Bars are 95 % intervals.",
             ),
             pareto_table(candidates, group),
         ]
         blocks += drawn if not blocks else [Details(group.title, drawn)]
+    if unmeasured:
+        absent.append(
+            f"Latency of {'; '.join(unmeasured)}: no bench of it was named; make one with `vlmquant bench BUNDLE "
+            "--against FLOAT -o BENCH` and name BENCH beside the runs."
+        )
     return blocks
 
 

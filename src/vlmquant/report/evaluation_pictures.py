@@ -7,6 +7,7 @@ import numpy as np
 
 from vlmquant.report.distributions import Sample, histogram, overlaid, wasserstein_1
 from vlmquant.report.evaluation_tables import drop_constant_columns
+from vlmquant.report.flips import farthest_blocks
 from vlmquant.report.matrices import Matrix, difference, side_by_side
 from vlmquant.report.page import Block, Details, Picture, Table
 from vlmquant.report.plots import png
@@ -25,7 +26,7 @@ MEASURES = {
 
 
 def fidelity_blocks(runs: Sequence[Run], absent: list[str]) -> list[Block]:
-    """The measures of closeness as a table, and the distribution of each picture's cosine."""
+    """The measures of closeness as a table."""
     blocks: list[Block] = []
     rows = []
     for run in runs:
@@ -49,14 +50,17 @@ def fidelity_blocks(runs: Sequence[Run], absent: list[str]) -> list[Block]:
         columns = ("Measure", "Data", "Model", "Mean", "95 % interval", "Worst 1 %", "Worst")
         caption = "No labels are needed for these; 1 is perfect, except for the KL divergence, where 0 is."
         blocks.append(drop_constant_columns(Table(columns=columns, rows=rows, caption=caption), ("Data", "Model")))
-    for run in runs:
-        if run.fidelity is not None:
-            cosines = np.array(run.fidelity["values"]["image_cosine"], dtype=np.float64)
-            figure = histogram(Sample(label=f"{run.model.name} on {run.data_name}", values=cosines), "cosine to float")
-            blocks.append(
-                Picture(png(figure), alt=f"Histogram of the cosine of {len(cosines)} pictures to the float model")
-            )
     return blocks
+
+
+def closeness_blocks(run: Run) -> list[Block]:
+    """The distribution of the pictures' cosines to float, and the pictures that moved most."""
+    if run.fidelity is None:
+        return []
+    cosines = np.array(run.fidelity["values"]["image_cosine"], dtype=np.float64)
+    figure = histogram(Sample(label=f"{run.model.name} on {run.data_name}", values=cosines), "cosine to float")
+    words = f"Histogram of the cosine of {len(cosines):,} pictures to the float model"
+    return [Picture(png(figure), alt=words), *farthest_blocks(run)]
 
 
 def distribution_blocks(runs: Sequence[Run], absent: list[str]) -> list[Block]:

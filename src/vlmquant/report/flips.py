@@ -65,7 +65,14 @@ def _thumbnails(run: Run, task: str, comparison: Comparison, samples: Sequence[s
     cosines = {} if fidelity is None else image_cosines(fidelity["ids"], fidelity["values"]["image_cosine"])
     chosen = [name for name in farthest_first(samples, owner, cosines) if owner[name] in run.pictures]
     return [
-        Thumbnail(_picture(run, owner[name]), name, (f"before: {said_before[name]}", f"after: {said_after[name]}"))
+        Thumbnail(
+            _picture(run, owner[name]),
+            name,
+            tuple(
+                f"{when}: {'this picture' if said[name] == owner[name] else said[name]}"
+                for when, said in (("before", said_before), ("after", said_after))
+            ),
+        )
         for name in chosen[:MOST_FLIPS]
     ]
 

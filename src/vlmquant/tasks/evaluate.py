@@ -41,8 +41,8 @@ class Evaluation:
     """What `evaluate` found. `comparisons` and `fidelity` are empty and None without a reference.
 
     `results` and `reference_results` have one entry per task, `comparisons` one tuple (over the metrics) per task,
-    `skipped` says why a task was not possible.
-    The embeddings are those of all images, and of the classes or captions where the data have any.
+    `skipped` says why a task was not possible. The embeddings are those of all images, and of the classes or captions
+    where the data have any.
     """
 
     data: ImageSet
@@ -125,10 +125,12 @@ def evaluate(
     `model` and `reference` are bundles, checkpoint folders or hub ids. `data` is a folder that
     `vlmquant.data.detect.read` knows, "hub:NAME" for a labelled set of the Hugging Face hub, or what a reader
     returned. `tasks` defaults to all that the data allow: zero-shot and linear-probe with labels, retrieval with
-    captions; fidelity is reported whenever there is a reference. `max_drop_points` (percentage points) asks for a
-    verdict. `cache` keeps the embeddings. With `output`, the per-sample outcomes (`<task>.json`,
-    `<task>.reference.json`, `fidelity.json`) and the summary (`evaluation.json`) are written there, whole or not at
-    all, and without times or dates: the same inputs give the same bytes. Raises DataError, ModelError and BundleError.
+    captions; fidelity is reported whenever there is a reference, and alone when `tasks` is empty. `max_drop_points`
+    (percentage points) asks for a verdict. `cache` keeps the embeddings. With `output`, the per-sample outcomes
+    (`<task>.json`, `<task>.reference.json`, `fidelity.json`) and the summary (`evaluation.json`) are written there,
+    whole or not at all, and without times or dates: the same inputs give the same bytes.
+
+    Raises DataError, ModelError and BundleError.
     """
     dataset = data if isinstance(data, ImageSet) else _read(data, split, max_problem_share, track)
     job = _Job(data=dataset, templates=get_templates(templates), track=track)
@@ -178,7 +180,7 @@ def choose_tasks(
             raise DataError(f"task {name} is not possible on {data.name}: {obstacles[name]}")
     chosen = tuple(name for name in dict.fromkeys(TASKS if wanted is None else wanted) if name not in obstacles)
     if not chosen and not has_reference:
-        raise DataError(f"{data.name} has neither labels nor captions; give a float reference to compare with")
+        raise DataError(f"without labels or captions {data.name} needs a float reference to compare with")
     return chosen, obstacles
 
 

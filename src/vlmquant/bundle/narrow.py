@@ -1,15 +1,21 @@
-"""4-bit weights in ONNX: two integers to a byte, and one scale per group of inputs."""
+"""Weights stored narrower than the exporter writes them: two 4-bit integers to a byte, and 16-bit floats."""
 
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 # The first opset whose DequantizeLinear takes 4-bit integers and blocks; with it comes the file format's version.
 OPSET = 21
 IR_VERSION = 10
 SUFFIX = ".nibbles"
+# What an initializer's name ends in, and what it is then stored as.
+HALVES = {
+    ".float16_weight": (TensorProto.FLOAT16, torch.float16),
+    ".bfloat16_weight": (TensorProto.BFLOAT16, torch.bfloat16),
+}
 
 
 def store_in_4_bits(model: onnx.ModelProto) -> None:
@@ -37,6 +43,26 @@ def store_in_4_bits(model: onnx.ModelProto) -> None:
     if touched:
         model.ir_version = max(model.ir_version, IR_VERSION)
         next(entry for entry in model.opset_import if entry.domain == "").version = OPSET
+
+
+def store_in_16_bits(model: onnx.ModelProto) -> None:
+    """Write, in place, the initializers called `*.float16_weight` or `*.bfloat16_weight` in that type.
+
+    A Cast gives the operators float32 again; engines fold it when they load the file. The values are representable
+    already, so nothing changes. Leaves a model without such names unchanged.
+    """
+    for tensor in model.graph.initializer:
+        kind, dtype = next((value for suffix, value in HALVES.items() if tensor.name.endswith(suffix)), (None, None))
+        if kind is None:
+            continue
+        narrow = torch.from_numpy(numpy_helper.to_array(tensor).copy()).to(dtype).view(torch.int16).numpy()
+        wide = f"{tensor.name}_float32"
+        for node in model.graph.node:
+            for index, name in enumerate(node.input):
+                if name == tensor.name:
+                    node.input[index] = wide
+        model.graph.node.insert(0, helper.make_node("Cast", [tensor.name], [wide], name=wide, to=TensorProto.FLOAT))
+        tensor.CopyFrom(helper.make_tensor(tensor.name, kind, list(tensor.dims), narrow.tobytes(), raw=True))
 
 
 def _block_size(rows: int, groups: int) -> int:
