@@ -110,7 +110,8 @@ def random_state(config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return a random CLIP-ResNet under OpenAI's names for an `architectures.resnet_config`.
 
     Drawn from torch's global generator: weights with variance 1 / inputs, twice that before a ReLU, and batch norms
-    with statistics as a trained model has them, neither 0 nor 1.
+    with statistics as a trained model has them, neither 0 nor 1. Branches add little to their shortcuts and queries
+    and keys are small: with a saturated attention pooling one rounding step would decide between two places.
     """
     vision, text = config["vision_config"], config["text_config"]
     state: dict[str, Tensor] = {}
@@ -139,7 +140,7 @@ def random_state(config: Mapping[str, Any]) -> dict[str, Tensor]:
             block = f"visual.layer{stage + 1}.{index}"
             convolution(f"{block}.conv1", inner, inputs, 1)
             convolution(f"{block}.conv2", inner, inner, 3)
-            convolution(f"{block}.conv3", 4 * inner, inner, 1, gain=0.5)
+            convolution(f"{block}.conv3", 4 * inner, inner, 1, gain=0.2)
             if not index:
                 convolution(f"{block}.downsample.0", 4 * inner, inputs, 1)
             inputs = 4 * inner
@@ -147,6 +148,8 @@ def random_state(config: Mapping[str, Any]) -> dict[str, Tensor]:
     state["visual.attnpool.positional_embedding"] = torch.randn(places + 1, inputs) * inputs**-0.5
     for part, outputs in (("q", inputs), ("k", inputs), ("v", inputs), ("c", vision["features"])):
         linear(f"visual.attnpool.{part}_proj", outputs, inputs)
+        if part in "qk":
+            state[f"visual.attnpool.{part}_proj.weight"] *= 0.25
     hidden = text["hidden_size"]
     state["token_embedding.weight"] = 0.02 * torch.randn(text["vocab_size"], hidden)
     state["positional_embedding"] = 0.01 * torch.randn(text["max_position_embeddings"], hidden)
