@@ -5,7 +5,7 @@ import pytest
 from vlmquant import streetworld
 from vlmquant.errors import ModelError
 
-WEIGHTS = Path(streetworld.__file__).parent / "weights" / "clip"
+WEIGHTS = Path(streetworld.__file__).parent / "weights" / "street-clip"
 
 needs_weights = pytest.mark.skipif(
     not (WEIGHTS / "model.safetensors").is_file(), reason="the street CLIP has not been trained in this checkout"

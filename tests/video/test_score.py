@@ -28,8 +28,8 @@ class TextEncoder:
 
 
 def test_probability_by_hand_with_one_phrase_per_side() -> None:
-    encoder = TextEncoder({"a dog": [1, 0, 0]})  # every background is (0, 0, 1)
-    scorer = Scorer(encoder, [EventQuery.from_text("a dog")])
+    encoder = TextEncoder({"a zebra": [1, 0, 0]})  # every background is (0, 0, 1)
+    scorer = Scorer(encoder, [EventQuery.from_text("a zebra")])
     images = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0.6, 0, 0.8]], np.float32)
     probability = scorer.scores(images)
     assert probability.shape == (4, 1)
@@ -39,8 +39,8 @@ def test_probability_by_hand_with_one_phrase_per_side() -> None:
 
 
 def test_probability_by_hand_with_several_prompts() -> None:
-    encoder = TextEncoder({"a dog": [1, 0, 0], "a puppy": [0, 1, 0]}, logit_scale=1.0)
-    scorer = Scorer(encoder, [EventQuery("dog", ("a dog", "a puppy"))])
+    encoder = TextEncoder({"a zebra": [1, 0, 0], "a puppy": [0, 1, 0]}, logit_scale=1.0)
+    scorer = Scorer(encoder, [EventQuery("zebra", ("a zebra", "a puppy"))])
     (probability,) = scorer.scores(np.array([[1, 0, 0]], np.float32))[0]
     inside, outside = (math.e + 1) / 2, 1.0
     assert probability == pytest.approx(inside / (inside + outside), rel=1e-6)
@@ -52,31 +52,31 @@ def test_an_image_equally_near_to_everything_scores_one_half_with_any_number_of_
 
 
 def test_a_negative_lowers_the_score_of_what_it_names() -> None:
-    vectors = {"a dog": [1, 0, 0], "a cat": [0.9, 0.436, 0]}
+    vectors = {"a zebra": [1, 0, 0], "a cat": [0.9, 0.436, 0]}
     cat = np.array([[0.9, 0.436, 0]], np.float32)
-    plain = Scorer(TextEncoder(vectors), [EventQuery.from_text("a dog")]).scores(cat)
-    against = Scorer(TextEncoder(vectors), [EventQuery.from_text("a dog", ["a cat"])]).scores(cat)
+    plain = Scorer(TextEncoder(vectors), [EventQuery.from_text("a zebra")]).scores(cat)
+    against = Scorer(TextEncoder(vectors), [EventQuery.from_text("a zebra", ["a cat"])]).scores(cat)
     assert against < plain
 
 
 def test_scores_stay_finite_at_clip_scale() -> None:
-    scorer = Scorer(TextEncoder({"a dog": [1, 0, 0]}, logit_scale=1000.0), [EventQuery.from_text("a dog")])
+    scorer = Scorer(TextEncoder({"a zebra": [1, 0, 0]}, logit_scale=1000.0), [EventQuery.from_text("a zebra")])
     np.testing.assert_allclose(scorer.scores(np.array([[1, 0, 0], [-1, 0, 0]], np.float32))[:, 0], [1, 0.0])
 
 
 def test_every_text_is_embedded_once_in_the_constructor() -> None:
     encoder = TextEncoder({})
-    scorer = Scorer(encoder, [EventQuery.from_text("a dog"), EventQuery.from_text("a cat")])
+    scorer = Scorer(encoder, [EventQuery.from_text("a zebra"), EventQuery.from_text("a cat")])
     scorer.scores(np.eye(3, dtype=np.float32))
     scorer.scores(np.eye(3, dtype=np.float32))
     (texts,) = encoder.calls
-    assert len(texts) == len(set(texts)) == (2 + len(BACKGROUNDS)) * len(TEMPLATES)
-    assert scorer.names == ("a dog", "a cat")
+    assert len(texts) == len(set(texts)) == (2 + len(BACKGROUNDS) + len(ACTIVITY)) * len(TEMPLATES)
+    assert scorer.names == ("a zebra", "a cat")
 
 
 def test_columns_follow_the_queries_and_rows_are_independent() -> None:
-    vectors = {"a dog": [1, 0, 0], "a cat": [0, 1, 0]}
-    scorer = Scorer(TextEncoder(vectors), [EventQuery.from_text("a dog"), EventQuery.from_text("a cat")])
+    vectors = {"a zebra": [1, 0, 0], "a cat": [0, 1, 0]}
+    scorer = Scorer(TextEncoder(vectors), [EventQuery.from_text("a zebra"), EventQuery.from_text("a cat")])
     both = scorer.scores(np.eye(3, dtype=np.float32)[:2])
     assert both[0, 0] > both[0, 1]
     assert both[1, 1] > both[1, 0]
@@ -84,7 +84,7 @@ def test_columns_follow_the_queries_and_rows_are_independent() -> None:
 
 
 def test_a_nan_embedding_stays_nan_for_the_detector_to_refuse() -> None:
-    scorer = Scorer(TextEncoder({}), [EventQuery.from_text("a dog")])
+    scorer = Scorer(TextEncoder({}), [EventQuery.from_text("a zebra")])
     assert np.isnan(scorer.scores(np.full((1, 3), np.nan, np.float32))).all()
 
 
@@ -93,8 +93,13 @@ def test_an_event_that_is_a_background_is_weighed_against_activity(text: str) ->
     assert contrast((text,), ("snow",)) == (*ACTIVITY, "snow")
 
 
-def test_other_events_are_weighed_against_the_background_and_their_negatives() -> None:
-    assert EventQuery.from_text("a dog", ["a cat", "an empty road"]).contrast == (*BACKGROUNDS, "a cat")
+def test_other_events_are_weighed_against_background_activity_and_their_negatives() -> None:
+    query = EventQuery.from_text("a zebra", ["a cat", "an empty road"])
+    assert query.contrast == (*BACKGROUNDS, *ACTIVITY, "a cat")
+
+
+def test_an_event_is_not_weighed_against_itself() -> None:
+    assert "a person walking" not in contrast(("The person walking",), ())
 
 
 def test_normalized_ignores_articles_case_and_punctuation_only() -> None:

@@ -212,4 +212,4 @@ def test_the_timeline_shows_scores_thresholds_found_and_true_bars(detection: Det
 
 def test_without_truth_there_is_no_truth_in_the_timeline(detection: Detection) -> None:
     figure = timeline_figure(detection)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["score", "on 0.6", "off 0.4", "found"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["score", "on 0.8", "off 0.6", "found"]

@@ -24,7 +24,8 @@ class Recipe:
     activations into weights, `bias_correction` takes the mean error of each output out of its bias, `search`
     "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin` gives the
     inputs behind a GELU and a softmax two steps. The token table, a look-up and no multiplication, is stored as
-    per-row integers of `token_table_bits` whatever the rest does; None leaves it float.
+    per-row integers of `token_table_bits` whatever the integers of the rest are; None leaves it float. Half-precision
+    weights take it along.
     """
 
     name: str

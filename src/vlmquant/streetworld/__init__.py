@@ -38,7 +38,7 @@ __all__ = [
 
 def checkpoint() -> Path:
     """Return the folder of the bundled street CLIP (Hugging Face layout). Raises ModelError when it is not there."""
-    folder = Path(__file__).resolve().parent / "weights" / "clip"
+    folder = Path(__file__).resolve().parent / "weights" / "street-clip"
     if not (folder / "model.safetensors").is_file():
         raise ModelError(
             f"the bundled street model is missing from {folder}; reinstall vlmquant or run training/train_clip.py"

@@ -21,11 +21,12 @@ class EventRule:
     """How scores become events; all defaults live here.
 
     `on` and `off` are probabilities, 0 <= off <= on <= 1. `smoothing_seconds` is the full width of a centred moving
-    average over the scores (0 = none); it delays decisions by half of it. Raises ValueError when out of range.
+    average over the scores (0 = none); it delays decisions by half of it. Raises ValueError when out of range. The
+    thresholds were chosen on the dev videos of street world, see benchmarks/events_street.py.
     """
 
-    on: float = 0.6
-    off: float = 0.4
+    on: float = 0.8
+    off: float = 0.6
     min_duration_seconds: float = 0.4
     merge_gap_seconds: float = 1.0
     smoothing_seconds: float = 0.6

@@ -17,15 +17,23 @@ BACKGROUNDS = (
     "a street",
     "a place with nothing happening",
 )
-"""What a picture without the event looks like; the contrast of every event that is not itself one of these."""
+"""What a picture without the event looks like."""
 
 ACTIVITY = (
-    "a street with people and vehicles",
-    "a busy street",
+    "a person standing",
     "a person walking",
+    "a person running",
+    "a person riding a bicycle",
+    "a crowded street",
+    "a parked car",
     "a car driving",
+    "a vehicle stopping",
+    "a bus driving",
+    "a truck driving",
+    "a dog sitting",
+    "a dog running",
 )
-"""The contrast of an event that is one of `BACKGROUNDS`: for "an empty street" the absence is what is looked for."""
+"""What else may be going on: without it, everything that moves would look a little like every event."""
 
 _ARTICLES = frozenset({"a", "an", "the"})
 
@@ -36,12 +44,12 @@ def normalized(phrase: str) -> str:
 
 
 def contrast(prompts: tuple[str, ...], negatives: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what an event is weighed against: the built-in background and the user's `negatives`.
+    """Return what an event is weighed against: the built-in phrases and the user's `negatives`.
 
-    An event that equals a background phrase (see `normalized`) is weighed against `ACTIVITY` instead. A phrase that
-    is in the event itself is left out.
+    The built-in phrases are `BACKGROUNDS` and `ACTIVITY` without the event itself (see `normalized`). An event that
+    equals a background is weighed against `ACTIVITY` alone: the other backgrounds say the same in other words.
     """
     own = {normalized(prompt) for prompt in prompts}
     is_background = not own.isdisjoint(map(normalized, BACKGROUNDS))
-    built_in = ACTIVITY if is_background else BACKGROUNDS
+    built_in = ACTIVITY if is_background else (*BACKGROUNDS, *ACTIVITY)
     return tuple(dict.fromkeys([phrase for phrase in built_in if normalized(phrase) not in own] + list(negatives)))
