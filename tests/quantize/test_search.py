@@ -78,3 +78,11 @@ def test_the_search_lowers_the_weighted_error_it_is_about(pixels: list[Tensor], 
             float((1 - nn.functional.cosine_similarity(found(pixels[0]), wanted)).mean()) for found in (plain, better)
         ]
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_texts_of_several_lengths_are_searched_together(model: ClipModel) -> None:
+    texts = [ids(), ids()[:, 3:]]
+    result = quantize_tower(model.text_tower, get_recipe("twin-hessian-w8a8"), texts, "test")
+    with torch.inference_mode():
+        for batch in texts:
+            assert nn.functional.cosine_similarity(result(batch), model.text_tower(batch)).min() > 0.99

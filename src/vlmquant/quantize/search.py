@@ -190,7 +190,18 @@ def _kept(module: nn.Module, operands: tuple[Tensor, ...], importance: Tensor, r
 
 def _joined(parts: Sequence[Seen]) -> Seen:
     operands = zip(*(part.operands for part in parts), strict=True)
-    return Seen(tuple(torch.cat(list(operand)) for operand in operands), torch.cat([part.importance for part in parts]))
+    return Seen(tuple(_stacked(operand) for operand in operands), _stacked([part.importance for part in parts]))
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Join along the first axis; factors of a MatMul over texts of several lengths are filled up with zeros.
+
+    A zero stays zero on every grid and its importance is zero, so the filling counts for nothing.
+    """
+    if parts[0].ndim < 4:
+        return torch.cat(list(parts))
+    height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
+    return torch.cat([functional.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in parts])
 
 
 def _up_to(inputs: Sequence[Tensor], count: int) -> list[Tensor]:
