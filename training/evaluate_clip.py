@@ -1,7 +1,7 @@
 """Scores the bundled street CLIP (float) and writes training/results.json and the picture of the training curve.
 
-    python training/evaluate_clip.py --log /tmp/street-clip/log0.jsonl
-    python training/evaluate_clip.py            # the curve stays as it is in results.json
+python training/evaluate_clip.py --log /tmp/street-clip/log0.jsonl
+python training/evaluate_clip.py            # the curve stays as it is in results.json
 """
 
 import argparse
@@ -34,9 +34,7 @@ def score(encoder: DualEncoder, split: str, classified: int, retrieved: int) -> 
     """Return the zero-shot and retrieval scores, shares in [0, 1], on one split."""
     labelled = streetworld.zero_shot_set(classified, split=split, track=bar)
     pairs = streetworld.retrieval_set(retrieved, split=split, track=bar)
-    classes = zero_shot(
-        encoder, labelled.images, labelled.labels, labelled.class_names, labelled.templates, track=bar
-    )
+    classes = zero_shot(encoder, labelled.images, labelled.labels, labelled.class_names, labelled.templates, track=bar)
     ranks = retrieval(encoder, pairs.images, pairs.captions, track=bar)
     return {
         "zero_shot": {"images": classified, "classes": len(labelled.class_names), **classes.metrics},

@@ -115,9 +115,7 @@ def truth(around: np.ndarray, actors: np.ndarray, statements: list[Statement]) -
     phrases = np.full((len(statements), _MOST_PHRASES + 1, 7), _ANY, np.int8)
     used = np.zeros((len(statements), _MOST_PHRASES + 1), bool)
     for row, s in enumerate(statements):
-        values = [
-            _ANY if getattr(s, k) is None else v.index(getattr(s, k)) for k, v in _SCENE_VALUES.items()
-        ]
+        values = [_ANY if getattr(s, k) is None else v.index(getattr(s, k)) for k, v in _SCENE_VALUES.items()]
         wanted[row] = [*values, *(_ANY if flag is None else int(flag) for flag in (s.crowded, s.empty))]
         for column, phrase in [*enumerate(s.seen), *((_MOST_PHRASES, p) for p in s.absent)]:
             phrases[row, column], used[row, column] = _encode_phrase(phrase), True
@@ -143,6 +141,7 @@ def batch_statements(chosen: list[Scene], rng: np.random.Generator) -> list[Stat
 
 
 # --- what the auxiliary heads are asked during training ---
+
 
 def attribute_statements() -> list[Statement]:
     """Return elementary statements; their truth is the target of the auxiliary classifier on the picture."""

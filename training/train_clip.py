@@ -1,6 +1,6 @@
 """Trains the bundled street CLIP. See training/README.md.
 
-    python training/train_clip.py --minutes 68 --work /tmp/street-clip
+python training/train_clip.py --minutes 68 --work /tmp/street-clip
 """
 
 import argparse
@@ -53,7 +53,9 @@ def make_tokenizer(chosen: list, rng: np.random.Generator) -> CLIPTokenizer:
     names = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
     names = [*dict.fromkeys(names), "<|pad|>", "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={name: index for index, name in enumerate(names)}, merges=merges, pad_token="<|pad|>",
+        vocab={name: index for index, name in enumerate(names)},
+        merges=merges,
+        pad_token="<|pad|>",
         model_max_length=CONTEXT,
     )
 
@@ -61,13 +63,25 @@ def make_tokenizer(chosen: list, rng: np.random.Generator) -> CLIPTokenizer:
 def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
     """Return the untrained model."""
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4,
-        "num_attention_heads": 3, "max_position_embeddings": CONTEXT, "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "projection_dim": 128,
+        "vocab_size": len(tokenizer),
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "max_position_embeddings": CONTEXT,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "projection_dim": 128,
     }
     vision = {
-        "image_size": 128, "patch_size": 16, "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6,
-        "num_attention_heads": 3, "projection_dim": 128,
+        "image_size": 128,
+        "patch_size": 16,
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 3,
+        "projection_dim": 128,
     }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
 
@@ -81,8 +95,12 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     half.to(torch.float16).save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     CLIPImageProcessor(
-        size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128}, resample=3,
-        image_mean=list(MEAN), image_std=list(STD), do_convert_rgb=True,
+        size={"shortest_edge": 128},
+        crop_size={"height": 128, "width": 128},
+        resample=3,
+        image_mean=list(MEAN),
+        image_std=list(STD),
+        do_convert_rgb=True,
     ).save_pretrained(staging)
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(staging.iterdir()):
@@ -134,7 +152,8 @@ def train(rank: int, workers: int, options: argparse.Namespace) -> None:
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
-        lr=PEAK_RATE, betas=(0.9, 0.98),
+        lr=PEAK_RATE,
+        betas=(0.9, 0.98),
     )
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) * 255 for v in (MEAN, STD))
     state = options.work / "state.pt"

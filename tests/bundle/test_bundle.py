@@ -65,6 +65,12 @@ def test_the_file_is_standard_qdq_with_int8_weights(tiny_bundle: Path) -> None:
     assert all(min(tensor.dims) == 1 or "position" in tensor.name for tensor in wide), [t.name for t in wide]
 
 
+def test_the_file_holds_no_path_of_this_machine(tiny_bundle: Path) -> None:
+    data = (tiny_bundle / "image.onnx").read_bytes()
+    assert b".py" not in data
+    assert str(Path(__file__).resolve().parents[2]).encode() not in data
+
+
 def test_the_token_table_is_int8(tiny_bundle: Path) -> None:
     graph = onnx.load(tiny_bundle / "text.onnx").graph
     tables = [tensor for tensor in graph.initializer if list(tensor.dims) == [VOCABULARY, 32]]

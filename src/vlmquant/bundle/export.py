@@ -92,8 +92,18 @@ def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...
     store_in_4_bits(model)
     store_in_16_bits(model)
     temporary = path.with_name(path.name + ".tmp")
+    _forget_traces(model)
     onnx.save(model, temporary)
     os.replace(temporary, path)
+
+
+def _forget_traces(model: Any) -> None:
+    """Drop the exporter's notes on the Python code: stack traces with this machine's paths, megabytes of them."""
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del holder.metadata_props[:]
+    for function in model.functions:
+        del function.metadata_props[:]
 
 
 @contextmanager

@@ -16,8 +16,13 @@ Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 PAINT: dict[str, Colour] = {
-    "red": (214, 34, 34), "blue": (36, 84, 214), "yellow": (246, 204, 30), "green": (32, 150, 64),
-    "white": (240, 240, 238), "black": (34, 34, 38), "brown": (138, 84, 42),
+    "red": (214, 34, 34),
+    "blue": (36, 84, 214),
+    "yellow": (246, 204, 30),
+    "green": (32, 150, 64),
+    "white": (240, 240, 238),
+    "black": (34, 34, 38),
+    "brown": (138, 84, 42),
 }
 SKIN: tuple[Colour, ...] = ((240, 200, 168), (214, 160, 120), (150, 100, 70), (110, 72, 50))
 TROUSERS: tuple[Colour, ...] = ((52, 58, 84), (88, 80, 70), (64, 64, 68), (110, 96, 76))
@@ -226,7 +231,12 @@ def _vehicle(actor: Actor, pen: Pen) -> None:
 
 
 _FIGURES = {
-    "person": _person, "bicycle": _bicycle, "dog": _dog, "car": _vehicle, "bus": _vehicle, "truck": _vehicle,
+    "person": _person,
+    "bicycle": _bicycle,
+    "dog": _dog,
+    "car": _vehicle,
+    "bus": _vehicle,
+    "truck": _vehicle,
 }
 
 

@@ -102,8 +102,10 @@ def _light(scene: Scene, lamps: PillowImage.Image, large: tuple[int, int]) -> np
     shining = [a for a in scene.actors if a.kind in ("car", "bus", "truck") and a.state != "parked"]
     if not shining and scene.time == "day":
         return None
-    light = lamps.reduce(SUPERSAMPLING) if scene.time != "day" else PillowImage.new(
-        "RGB", (large[0] // SUPERSAMPLING, large[1] // SUPERSAMPLING)
+    light = (
+        lamps.reduce(SUPERSAMPLING)
+        if scene.time != "day"
+        else PillowImage.new("RGB", (large[0] // SUPERSAMPLING, large[1] // SUPERSAMPLING))
     )
     if shining:
         glow = PillowImage.new("RGB", light.size)

@@ -204,9 +204,7 @@ def _pick(rng: np.random.Generator, values: tuple[str, ...], weights: tuple[floa
     return str(values[int(rng.choice(len(values), p=weights))])
 
 
-def _sample_actor(
-    rng: np.random.Generator, time: str, weather: str, split: str, kind: str | None
-) -> Actor | None:
+def _sample_actor(rng: np.random.Generator, time: str, weather: str, split: str, kind: str | None) -> Actor | None:
     kind = kind or _pick(rng, KINDS, (0.34, 0.1, 0.17, 0.14, 0.11, 0.14))
     colours = tuple(c for c in COLOURS[kind] if split_of(time, weather, kind, c) == split)
     if not colours:
@@ -221,8 +219,6 @@ def _sample_actor(
         ground=sample_ground(rng, kind, state),
         phase=float(rng.random()),
     )
-
-
 
 
 def sample_ground(rng: np.random.Generator, kind: str, state: str) -> float:

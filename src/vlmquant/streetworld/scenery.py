@@ -25,7 +25,12 @@ SKY: dict[tuple[str, str], tuple[Colour, Colour]] = {
 # How the time of day colours everything under the sky.
 TINT = {"day": (1.0, 1.0, 1.0), "dusk": (0.86, 0.66, 0.58), "night": (0.36, 0.40, 0.56)}
 WALLS: tuple[Colour, ...] = (
-    (196, 120, 92), (222, 196, 152), (170, 176, 184), (150, 168, 140), (206, 168, 150), (180, 150, 120),
+    (196, 120, 92),
+    (222, 196, 152),
+    (170, 176, 184),
+    (150, 168, 140),
+    (206, 168, 150),
+    (180, 150, 120),
 )
 HORIZON = 0.46
 CURB, ROAD_END = 0.565, 0.865
@@ -201,8 +206,10 @@ def _street(draw: ImageDraw.ImageDraw, size: tuple[int, int], road: str, weather
             left_low = middle + (step - 3.4) * 0.056 * height
             draw.polygon(
                 [
-                    (left_top, top * height), (left_top + 0.024 * height, top * height),
-                    (left_low + 0.033 * height, bottom * height), (left_low, bottom * height),
+                    (left_top, top * height),
+                    (left_top + 0.024 * height, top * height),
+                    (left_low + 0.033 * height, bottom * height),
+                    (left_low, bottom * height),
                 ],
                 fill=line,
             )
