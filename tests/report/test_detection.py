@@ -65,7 +65,7 @@ def test_no_event_is_said_in_words_with_the_highest_probabilities(detection):
     blocks = event_blocks(empty)
     assert not [block for block in blocks if isinstance(block, Gallery | Table)]
     (text,) = [block.text for block in blocks if isinstance(block, Text)]
-    assert "0.6" in text
+    assert "a probability of 0.8" in text
     assert f"a person walking ({detection.scores[:, 0].max():.2f})" in text
     assert "No event was found" in render_page(detection_page(empty))
 
