@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "vlmquant"
 LAYERS = (
-    ("errors", "progress", "metrics", "data"),
+    ("errors", "files", "progress", "metrics", "data"),
     ("models",),
     ("quantize",),
     ("engines",),

@@ -11,7 +11,6 @@ from vlmquant.quantize.affine import (
     fake_quantize,
     quantize,
     quantize_rows,
-    symmetric_grid,
 )
 
 finite = st.floats(-1e4, 1e4, width=32)
@@ -23,13 +22,6 @@ def test_asymmetric_grid_by_hand() -> None:
     values = np.array([-5.0, -0.6, 0.4, 1.5, 9.0])
     assert quantize(values, grid).tolist() == [0, 0, 1, 3, 3]
     assert dequantize(quantize(values, grid), grid).tolist() == [-1.0, -1.0, 0.0, 2.0, 2.0]
-
-
-def test_symmetric_grid_by_hand() -> None:
-    grid = symmetric_grid(1.27, bits=8)
-    assert (grid.zero_point, grid.qmin, grid.qmax) == (0, -127, 127)
-    assert grid.scale == pytest.approx(0.01)
-    assert quantize(np.array([0.004, -0.016, 2.0, -2.0]), grid).tolist() == [0, -2, 127, -127]
 
 
 def test_rounding_is_half_to_even_as_in_onnx() -> None:

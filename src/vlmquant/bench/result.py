@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from vlmquant.bench.environment import Environment
 from vlmquant.bench.measure import Ratio, items_per_second
 from vlmquant.errors import DataError
+from vlmquant.files import write_whole
 
 SCHEMA_VERSION = 1
 BASELINE = "torch-fp32"
@@ -126,9 +126,7 @@ class BenchResult:
 
     def write(self, path: Path) -> None:
         """Write the result as JSON, whole or not at all."""
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 def _environment(values: Mapping[str, Any]) -> Environment:

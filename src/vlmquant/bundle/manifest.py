@@ -6,13 +6,13 @@ The format is described in docs/bundle.md. Reading needs neither torch nor an en
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmquant.errors import BundleError
+from vlmquant.files import write_whole
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -68,9 +68,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`, whole or not at all."""
-        temporary = folder / f"{MANIFEST}.tmp"
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / MANIFEST)
+        write_whole(folder / MANIFEST, json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

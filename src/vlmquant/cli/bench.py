@@ -14,6 +14,7 @@ from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.cli import show
 from vlmquant.cli.quantize import Json
 from vlmquant.errors import ModelError
+from vlmquant.files import write_whole
 from vlmquant.progress import Track
 
 
@@ -96,7 +97,7 @@ def write(result: BenchResult, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     result.write(folder / "bench.json")
-    (folder / "bench.png").write_bytes(bench_png(result))
+    write_whole(folder / "bench.png", bench_png(result))
 
 
 def print_result(result: BenchResult) -> None:

@@ -1,7 +1,6 @@
 """CLIP's byte-level BPE on the `tokenizers` library, read from a Hugging Face folder without transformers."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 
 from vlmquant.errors import ModelError
+from vlmquant.files import write_whole
 from vlmquant.models.spec import IdArray
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -76,8 +76,8 @@ class Tokenizer:
             **self._tokens,
             "model_max_length": self.context_length,
         }
-        _write(folder / "tokenizer.json", plain.to_str())
-        _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
+        write_whole(folder / "tokenizer.json", plain.to_str())
+        write_whole(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
 
 
 def clip_bpe(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> tokenizers.Tokenizer:
@@ -156,9 +156,3 @@ def _token_id(bpe: tokenizers.Tokenizer, token: str) -> int:
     if identifier is None:
         raise ModelError(f"the tokenizer has no token {token!r}, which its configuration names")
     return int(identifier)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

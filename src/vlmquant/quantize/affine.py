@@ -53,12 +53,6 @@ def asymmetric_grid(low: float, high: float, bits: int) -> Grid:
     return Grid(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, qmax)), qmin=0, qmax=qmax)
 
 
-def symmetric_grid(magnitude: float, bits: int) -> Grid:
-    """Return the signed `bits`-bit grid with zero point 0 that covers [-magnitude, magnitude] (restricted range)."""
-    qmax = 2 ** (bits - 1) - 1
-    return Grid(scale=max(float(magnitude) / qmax, SMALLEST_SCALE), zero_point=0, qmin=-qmax, qmax=qmax)
-
-
 def quantize(values: Floats, grid: Grid) -> Integers:
     """Return the integers of `values` on `grid`, same shape, int32."""
     return np.asarray(np.clip(np.rint(values / grid.scale) + grid.zero_point, grid.qmin, grid.qmax), dtype=np.int32)

@@ -3,12 +3,12 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vlmquant.files import write_whole
 from vlmquant.report.page import (
     Block,
     Details,
@@ -61,7 +61,7 @@ def write_report(path: Path, page: Page, evidence: Evidence) -> list[Path]:
         ".json": json.dumps(to_dict(evidence), indent=1, ensure_ascii=False) + "\n",
         ".csv": to_csv(evidence.runs),
     }
-    return [path, *(_write(path.with_suffix(suffix), text) for suffix, text in texts.items())]
+    return [path, *(write_whole(path.with_suffix(suffix), text) for suffix, text in texts.items())]
 
 
 def to_markdown(page: Page) -> str:
@@ -175,10 +175,3 @@ def _markdown(block: Block) -> list[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path

@@ -5,7 +5,6 @@ policy forbids the rest. It follows the reader's light or dark setting, fits a p
 """
 
 import base64
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vlmquant.files import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -192,7 +193,4 @@ def render_page(page: Page) -> str:
 def write_page(path: Path, page: Page) -> Path:
     """Write the page to `path`, which appears whole or not at all, and return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render_page(page), encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_whole(path, render_page(page))

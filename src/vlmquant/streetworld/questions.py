@@ -5,7 +5,6 @@ one, as people do; `multiple_choice_answer` is always the true answer.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
+from vlmquant.files import write_whole
 from vlmquant.progress import Track, silent
 from vlmquant.streetworld.dataset import PICTURE_SIZE, scenes
 from vlmquant.streetworld.render import render
@@ -82,9 +82,7 @@ def write_questions(
         PillowImage.fromarray(render(scene, PICTURE_SIZE)).save(images / IMAGE_NAME.format(f"{index:012d}"))
     paths = (folder / "questions.json", folder / "annotations.json")
     for path, content in zip(paths, questions(chosen, seed), strict=True):
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(content))
-        os.replace(unfinished, path)
+        write_whole(path, json.dumps(content))
     return (*paths, images)
 
 

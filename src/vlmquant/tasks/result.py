@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmquant.errors import DataError
+from vlmquant.files import write_whole
 from vlmquant.tasks.protocol import Protocol
 
 SCHEMA = 1
@@ -93,13 +93,7 @@ class TaskResult:
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON with a trailing newline; the file is there whole or not at all, even after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
 def save_result(result: TaskResult, path: Path) -> None:

@@ -4,7 +4,6 @@ import csv
 import html
 import io
 import json
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from PIL import Image as PillowImage
 
 from vlmquant.errors import DataError, unknown
+from vlmquant.files import write_whole
 from vlmquant.video.detect import Detection
 
 SCHEMA_VERSION = 1
@@ -86,13 +86,13 @@ def event_rows(detection: Detection) -> list[dict[str, Any]]:
 def write_jsonl(detection: Detection, folder: Path) -> Path:
     """Write events.jsonl: one JSON object per event and line."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in event_rows(detection)]
-    return _replace(folder / "events.jsonl", "".join(lines).encode())
+    return write_whole(folder / "events.jsonl", "".join(lines).encode())
 
 
 def write_csv(detection: Detection, folder: Path) -> Path:
     """Write events.csv: the rows of events.jsonl; prompts and contrast are joined by " | "."""
     rows = [[_cell(value) for value in row.values()] for row in event_rows(detection)]
-    return _replace(folder / "events.csv", _table([COLUMNS, *rows]))
+    return write_whole(folder / "events.csv", _table([COLUMNS, *rows]))
 
 
 def write_scores(detection: Detection, folder: Path) -> Path:
@@ -101,7 +101,7 @@ def write_scores(detection: Detection, folder: Path) -> Path:
         [f"{pts:.6f}", *(f"{score:.6f}" for score in row)]
         for pts, row in zip(detection.pts_seconds, detection.scores, strict=True)
     ]
-    return _replace(folder / "scores.csv", _table([("pts_seconds", *detection.names), *rows]))
+    return write_whole(folder / "scores.csv", _table([("pts_seconds", *detection.names), *rows]))
 
 
 def write_vtt(detection: Detection, folder: Path) -> Path:
@@ -112,7 +112,7 @@ def write_vtt(detection: Detection, folder: Path) -> Path:
         end = max(start + 1, round(event.end_seconds * 1000))
         text = html.escape(" ".join(event.name.split()), quote=False)
         cues.append(f"{event_id(index)}\n{_timestamp(start)} --> {_timestamp(end)}\n{text} ({event.peak_score:.2f})\n")
-    return _replace(folder / "events.vtt", "\n".join(cues).encode())
+    return write_whole(folder / "events.vtt", "\n".join(cues).encode())
 
 
 def write_thumbnails(detection: Detection, folder: Path) -> Path:
@@ -123,7 +123,7 @@ def write_thumbnails(detection: Detection, folder: Path) -> Path:
     for index, pixels in enumerate(detection.thumbnails):
         data = io.BytesIO()
         PillowImage.fromarray(pixels).save(data, "JPEG", quality=85)
-        written.add(_replace(target / f"{event_id(index)}.jpg", data.getvalue()))
+        written.add(write_whole(target / f"{event_id(index)}.jpg", data.getvalue()))
     for stale in set(target.glob("[0-9]*.jpg")) - written:
         stale.unlink()
     return target
@@ -133,7 +133,7 @@ def write_timeline(detection: Detection, folder: Path) -> Path:
     """Write timeline.png: scores, thresholds and events over time."""
     from vlmquant.video.timeline import timeline_png
 
-    return _replace(folder / "timeline.png", timeline_png(detection))
+    return write_whole(folder / "timeline.png", timeline_png(detection))
 
 
 WRITERS: dict[str, Callable[[Detection, Path], Path]] = {
@@ -160,13 +160,3 @@ def _table(rows: Collection[Collection[Any]]) -> bytes:
 def _timestamp(milliseconds: int) -> str:
     seconds, rest = divmod(milliseconds, 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
-
-
-def _replace(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -1,0 +1,22 @@
+"""Writing a file whole or not at all; the one place where that is done for contents that fit into memory."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Write `content` (text as UTF-8) to `path` through a temporary file beside it, and return `path`.
+
+    After a crash or a power cut the old file or the new one is there, never a part. Raises OSError.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
