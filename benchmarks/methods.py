@@ -1,188 +1,194 @@
-"""What each step of a quantization method buys, in simulation, on clip-real-tiny.
+"""What each step of a quantization method buys, in simulation (torch): presets in full, ablations on a subset.
 
-    python benchmarks/methods.py -o benchmarks/results/methods-real-tiny.json --shared ../shared/data
+    python benchmarks/methods.py real   -o benchmarks/results/methods-real-tiny.json --shared ../shared/data
+    python benchmarks/methods.py street -o benchmarks/results/methods-street.json
 
-Top-1 on every tenth test image of CIFAR-10 (1,000) with both towers quantized, and the mean cosine of the image
-embeddings to the float ones. Calibrated on 32 images and 100 captions of Flickr8k's dev split. "stressed" rows use
-the equal float model with outlier channels and tokens of `vlmquant.models.stress`. Rows called w*a* quantize the
-products of attention too; what the names list is on. A run that was stopped goes on from its `.partial.json`.
+Zero-shot top-1 and retrieval with both towers quantized, against float on the same samples (points, 95 % interval of
+the paired difference), and the mean cosine of embeddings to the float ones, which tells apart what the scores cannot.
+Data and calibration are those of `accuracy.py`. "preset" rows are scored on all labelled images, "ablation" and
+"stressed" rows on the first `--images` of them; retrieval always on the whole captioned set. An ablation row is the
+base of its width with what its name lists switched on; w8a8, w6a6 and w4a4 quantize the products of attention too.
+"stressed" rows use the equal float model with outliers of `vlmquant.models.stress`. A row is written when it is done,
+and a run that was stopped goes on from its `.partial.json`; `--only TEXT` runs the rows whose name contains TEXT.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from accuracy import DATA, Data, Pixels, Rows, encode, limited, preprocessed, rows_of, score
 
-from vlmquant import CalibrationSet, get_recipe, load_model
+from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.data.captions import read_caption_table
-from vlmquant.data.webdataset import read_webdataset
-from vlmquant.metrics.intervals import bootstrap_mean
+from vlmquant.bundle.build import calibration_inputs
 from vlmquant.models.clip import ClipModel
-from vlmquant.models.encoder import DualEncoder
-from vlmquant.models.preprocess import preprocess, read_image
 from vlmquant.models.stress import stressed
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipe import Recipe
-from vlmquant.quantize.schemes import WeightScheme
-from vlmquant.tasks.classification import embed_classes
+from vlmquant.quantize.recipe import ENDS_IN_8_BITS, Recipe
+from vlmquant.quantize.schemes import ActivationScheme, WeightScheme
 from vlmquant.tasks.result import save_json
 
-TEMPLATES = (
-    "a photo of a {}.",
-    "a blurry photo of a {}.",
-    "a photo of the small {}.",
-    "a {}.",
-    "a picture of one {}.",
-    "a low resolution photo of a {}.",
-    "a cropped photo of the {}.",
+PRESETS = (
+    "torch-dynamic",
+    "static-int8",
+    *(f"vanilla-w{bits}a{bits}" for bits in (8, 6, 4, 3, 2)),
+    *(f"twin-hessian-w{bits}a{bits}" for bits in (8, 6, 4)),
+    "w4a8",
+    "int4-weights",
 )
-BATCH = 8
+STRESSED = ("torch-dynamic", "vanilla-w8a8", "static-int8", "w4a8")
+ABLATION_IMAGES = 2000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe, on the model as it is or on its stressed equal."""
+    """One recipe; `kind` is "preset", "ablation" or "stressed"."""
 
+    kind: str
     name: str
     recipe: Recipe
-    stress: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Test pictures as pixels, their labels, and what to calibrate on."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    class_names: Sequence[str]
-    calibration: CalibrationSet
 
 
 def rows() -> Iterator[Row]:
-    for name in ("torch-dynamic", "vanilla-w8a8", "static-int8"):
-        yield Row(name, get_recipe(name))
-        yield Row(f"stressed {name}", get_recipe(name), stress=True)
-    smooth = replace(get_recipe("static-int8"), smoothing=True)
-    yield Row("stressed static-int8 + smoothing", smooth, stress=True)
-    w4a8 = get_recipe("w4a8")
-    yield Row("w4a8 gptq, mse scales, bias correction", w4a8)
-    for step, weights in {
-        "gptq, mse scales": w4a8.weights,
-        "nearest, mse scales": WeightScheme(bits=4, scales="mse"),
-        "nearest, max scales": WeightScheme(bits=4),
-    }.items():
-        yield Row(f"w4a8 {step}", replace(w4a8, weights=weights, bias_correction=False))
-    int4 = get_recipe("int4-weights")
-    yield Row("int4-weights gptq, mse scales", int4)
-    yield Row(
-        "int4-weights nearest, max scales",
-        replace(int4, weights=replace(int4.weights, rounding="nearest", scales="max")),
+    for name in PRESETS:
+        yield Row("preset", name, get_recipe(name))
+    for bits in (8, 6, 4):
+        yield from _ablation(bits)
+    yield from _ablation_of_w4a8()
+    for name in STRESSED:
+        yield Row("stressed", name, get_recipe(name))
+    static = replace(get_recipe("static-int8"), outliers=None)
+    yield Row("stressed", "static-int8 without outlier handling", static)
+    yield Row("stressed", "static-int8 without outlier handling + smoothing", replace(static, smoothing=True))
+
+
+def _ablation(bits: int) -> Iterator[Row]:
+    """Steps on top of: weights per channel, nearest, max scales; activations by least squared error."""
+    base = Recipe(
+        name=f"w{bits}a{bits}",
+        description="ablation",
+        weights=WeightScheme(bits=bits),
+        activations=ActivationScheme(bits=bits),
+        attention_matmuls=True,
+        overrides=ENDS_IN_8_BITS if bits < 8 else (),
     )
-    for bits in (4, 6):
-        yield Row(f"vanilla-w{bits}a{bits}", get_recipe(f"vanilla-w{bits}a{bits}"))
-        full = get_recipe(f"twin-hessian-w{bits}a{bits}")
-        full = replace(full, weights=WeightScheme(bits=bits), bias_correction=False, smoothing=False)
-        yield Row(f"w{bits}a{bits} mse observer", replace(full, twin=False, search="none"))
-        yield Row(f"w{bits}a{bits} twin", replace(full, search="none"))
-        yield Row(f"w{bits}a{bits} hessian", replace(full, twin=False))
-        yield Row(f"w{bits}a{bits} twin, hessian", full)
-        second = replace(full, weights=WeightScheme(bits=bits, rounding="gptq"))
-        yield Row(f"w{bits}a{bits} twin, hessian, gptq", second)
-        yield Row(f"w{bits}a{bits} twin, hessian, gptq, bias correction", replace(second, bias_correction=True))
-    for bits in (3, 2):
-        yield Row(f"vanilla-w{bits}a{bits}", get_recipe(f"vanilla-w{bits}a{bits}"))
+    steps: dict[str, Recipe] = {
+        "base": base,
+        "min/max ranges": replace(base, activations=ActivationScheme(bits=bits, observer="minmax")),
+        "per head": replace(base, activations=ActivationScheme(bits=bits, granularity="head")),
+        "twin": replace(base, twin=True),
+        "hessian": replace(base, search="hessian"),
+        "twin, hessian": replace(base, twin=True, search="hessian"),
+        "smoothing": replace(base, smoothing=True),
+        "bias correction": replace(base, bias_correction=True),
+    }
+    if bits < 8:
+        steps["mse scales"] = replace(base, weights=WeightScheme(bits=bits, scales="mse"))
+        for rounding in ("gptq", "reconstruction"):
+            weights = WeightScheme(bits=bits, scales="mse", rounding=rounding)  # type: ignore[arg-type]
+            steps[f"mse scales, {rounding}"] = replace(base, weights=weights)
+            steps[f"twin, hessian, {rounding}"] = replace(base, weights=weights, twin=True, search="hessian")
+    for name, recipe in steps.items():
+        yield Row("ablation", f"w{bits}a{bits}: {name}", recipe)
 
 
-def read(shared: Path, model: ClipModel) -> Data:
-    cifar = read_webdataset(shared / "cifar10")
-    flickr, pictures = shared / "flickr8k", shared / "flickr8k" / "images"
-    dev = read_caption_table(flickr / "captions.csv", pictures, split=flickr / "dev.txt")
-    chosen = range(0, len(cifar.images), 10)
-    return Data(
-        pixels=np.stack([preprocess(cifar.images[i], model.image_spec) for i in chosen]),
-        labels=np.asarray(cifar.labels)[::10],
-        class_names=cifar.class_names,
-        calibration=CalibrationSet(
-            images=tuple(read_image(pictures / name) for name in dev.ids[:32]),
-            texts=tuple(captions[0] for captions in dev.captions),
-            images_from="32 images of Flickr8k dev",
-            texts_from="100 captions of Flickr8k dev",
-        ),
-    )
+def _ablation_of_w4a8() -> Iterator[Row]:
+    base = replace(get_recipe("w4a8"), weights=WeightScheme(bits=4), bias_correction=False)
+    for scales, rounding in (("max", "nearest"), ("mse", "nearest"), ("mse", "gptq"), ("mse", "reconstruction")):
+        weights = WeightScheme(bits=4, scales=scales, rounding=rounding)  # type: ignore[arg-type]
+        recipe = replace(base, weights=weights)
+        yield Row("ablation", f"w4a8: {scales} scales, {rounding}", recipe)
+        if rounding != "nearest":
+            corrected = replace(recipe, bias_correction=True)
+            yield Row("ablation", f"w4a8: {scales} scales, {rounding}, bias correction", corrected)
+    yield Row("ablation", "w4a8: max scales, nearest, smoothing", replace(base, smoothing=True))
 
 
-def inputs(model: ClipModel, calibration: CalibrationSet) -> dict[str, list[Tensor]]:
-    pixels = torch.from_numpy(np.stack([preprocess(image, model.image_spec) for image in calibration.images]))
-    ids = sorted((model.tokenizer.encode_batch([text])[0] for text in calibration.texts), key=len)
-    same = [torch.from_numpy(np.stack(list(group))) for _, group in groupby(ids, key=len)]
-    return {"image": list(pixels.split(BATCH)), "text": [part for batch in same for part in batch.split(BATCH)]}
+def quantized(model: ClipModel, row: Row, data: Data) -> ClipModel:
+    towers = {
+        component: quantize_tower(tower, row.recipe, calibration_inputs(model, data.calibration, component), row.name)
+        for component, tower in (("image", model.image_tower), ("text", model.text_tower))
+    }
+    return replace(model, image_tower=towers["image"], text_tower=towers["text"])
 
 
-def embed(model: ClipModel, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    encoder: DualEncoder = model.encoder()
-    images = np.concatenate([encoder.encode_pixels(part) for part in np.array_split(data.pixels, 25)])
-    return images, embed_classes(encoder, data.class_names, TEMPLATES)
+def first(rows: Rows, count: int) -> Rows:
+    return replace(rows, images=rows.images[:count])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=list(DATA))
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--images", type=int, default=ABLATION_IMAGES, help="labelled images of an ablation row")
+    parser.add_argument("--preset-images", type=int, help="labelled images of a preset row; all when left out")
+    parser.add_argument("--captioned", type=int, help="captioned images of every row; all when left out")
+    parser.add_argument("--only", default="", help="run the rows whose kind and name contain this")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    model = load_model(arguments.shared / "checkpoints" / "clip-real-tiny")
-    data = read(arguments.shared, model)
-    models = {False: model, True: stressed(model)}
-    float_images, float_classes = embed(model, data)
-    right = (float_images @ float_classes.T).argmax(axis=1) == data.labels
-    calibrated = inputs(model, data.calibration)
+    torch.set_num_threads(arguments.threads)
+    data = DATA[arguments.data](arguments.shared)
+    most = len(data.images) if arguments.preset_images is None else arguments.preset_images
+    data = replace(limited(data, arguments.captioned), images=data.images[:most], labels=np.asarray(data.labels)[:most])
+    model = load_model(data.checkpoint)
+    pixels = preprocessed(data, model.image_spec)
+    before = encode(model.encoder(), data, pixels)
+    wanted = [row for row in rows() if arguments.only in f"{row.kind} {row.name}"]
     partial = arguments.output.with_suffix(".partial.json")
     results: dict[str, Any] = json.loads(partial.read_text()) if partial.exists() else {}
-    for row in rows():
-        if row.name in results:
-            continue
-        start = time.perf_counter()
-        source = models[row.stress]
-        towers = {
-            "image_tower": quantize_tower(source.image_tower, row.recipe, calibrated["image"], row.name),
-            "text_tower": quantize_tower(source.text_tower, row.recipe, calibrated["text"], row.name),
-        }
-        seconds = time.perf_counter() - start
-        images, classes = embed(replace(source, **towers), data)
-        now = (images @ classes.T).argmax(axis=1) == data.labels
-        difference = bootstrap_mean(now.astype(np.float64) - right, np.arange(len(right)))
-        results[row.name] = {
-            "top1": float(now.mean()),
-            "difference_points": 100 * difference.estimate,
-            "low_points": 100 * difference.low,
-            "high_points": 100 * difference.high,
-            "image_cosine_mean": float(np.mean(np.sum(images * float_images, axis=1))),
-            "class_cosine_mean": float(np.mean(np.sum(classes * float_classes, axis=1))),
-            "quantize_seconds": seconds,
-            "recipe": row.recipe.to_dict(),
-        }
-        print(row.name, json.dumps({k: v for k, v in results[row.name].items() if k != "recipe"}), flush=True)
-        save_json(partial, results)
+    for row in wanted:
+        key = f"{row.kind} {row.name}"
+        if key not in results:
+            count = most if row.kind == "preset" else min(arguments.images, most)
+            subset = replace(data, images=data.images[:count], labels=data.labels[:count])
+            results[key] = result_of(model, row, subset, Pixels(pixels.images[:count], pixels.captioned), before)
+            save_json(partial, results)
+            show(key, results[key])
     content = {
         "model": model.name,
         "weights_sha256": model.weights_sha256,
-        "float_top1": float(right.mean()),
-        "images": len(data.labels),
         "calibration": data.calibration.to_dict(),
+        "labelled_images": {"preset": most, "others": min(arguments.images, most)},
+        "captioned_images": len(data.captioned),
         "rows": results,
         "environment": asdict(this_environment()),
     }
     save_json(arguments.output, content)
-    partial.unlink()
+    partial.unlink(missing_ok=True)
+
+
+def result_of(model: ClipModel, row: Row, data: Data, pixels: Pixels, before: Rows) -> dict[str, Any]:
+    start = time.perf_counter()
+    tuned = quantized(stressed(model) if row.kind == "stressed" else model, row, data)
+    seconds = time.perf_counter() - start
+    after = encode(replace(tuned.encoder(), name=row.name), data, pixels)
+    expected = first(before, len(data.images))
+    return {
+        "image_cosine_mean": float(np.mean(np.sum(expected.images * after.images, axis=1))),
+        "text_cosine_mean": float(np.mean(np.sum(expected.captions * after.captions, axis=1))),
+        "both": rows_of(score(after, after, data), score(expected, expected, data)),
+        "quantize_seconds": seconds,
+        "score_seconds": time.perf_counter() - start - seconds,
+        "recipe": row.recipe.to_dict(),
+    }
+
+
+def show(key: str, result: dict[str, Any]) -> None:
+    scores = "  ".join(
+        f"{metric} {row['int8']:.4f} ({row['difference_points']:+.2f} [{row['low_points']:+.2f}, "
+        f"{row['high_points']:+.2f}])"
+        for metric, row in result["both"].items()
+        if metric == "top1" or metric.endswith(("_r1", "_r5"))
+    )
+    cosines = f"{result['image_cosine_mean']:.5f} {result['text_cosine_mean']:.5f}"
+    print(f"{key:50} cosines {cosines}  {scores}  {result['quantize_seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,16 @@ MODELS = {
         ("top1", "image_to_text_r10", "text_to_image_r10"),
     ),
 }
+PEERS = {
+    "peers-real-tiny": MODELS["accuracy-real-tiny"],
+    "peers-street": MODELS["accuracy-street"],
+    "peers-stress-real-tiny": ("clip-real-tiny with outliers", MODELS["accuracy-real-tiny"][1]),
+    "peers-stress-street": ("street CLIP with outliers", MODELS["accuracy-street"][1]),
+}
+STRESS = {
+    "stress-real-tiny": ("clip-real-tiny with outliers", ("top1", "text_to_image_r10")),
+    "stress-street": ("street CLIP with outliers", ("top1", "text_to_image_r1")),
+}
 
 
 def load(name: str) -> Any:
@@ -81,10 +91,63 @@ def accuracy() -> str:
                         f"{METRICS[metric]}, n = {row['samples']}",
                         f"{100 * row['float']:.2f}",
                         f"{100 * row['int8']:.2f}",
-                        f"{row['difference_points']:+.2f} [{row['low_points']:+.2f}, {row['high_points']:+.2f}]",
+                        points(row),
                     ]
                 )
     return markdown(["model and data", "recipe (both towers)", "metric", "float %", "INT8 %", "points"], rows)
+
+
+def peers() -> str:
+    rows = []
+    for file, (title, metrics) in PEERS.items():
+        for name, row in load(file)["contenders"].items():
+            if row["outcome"] == "ran":
+                found = [points(row["both"][metric]) for metric in metrics]
+                rows.append([title, name, *found, f"{row['bytes_on_disk'] / 2**20:.1f}"])
+            else:
+                rows.append([title, name, f"{row['outcome']}: {row['reason']}", "", "", ""])
+    where = ", ".join(f"{title} R@{metrics[1].rpartition('r')[2]}" for title, metrics in PEERS.values())
+    columns = ["model and data", "both towers by", "zero-shot top-1", "image to text", "text to image", "MiB"]
+    return markdown(columns, rows) + f"\n\nPoints against the float model; retrieval by {where}."
+
+
+def peers_speed() -> str:
+    result = load("peers-vit-b-32")
+    rows = []
+    for name, image in result["image"].items():
+        text = result["text"][name]
+        rows.append([name, *(cell for row in (image, text) for cell in speed_cells(row))])
+    where = result["environment"]
+    columns = ["contender", "image, ms", "ours is faster by", "text, ms", "ours is faster by"]
+    return (
+        markdown(columns, rows)
+        + f"\n\n{result['model']}, batch 1, {where['cpu_model']}, {result['threads']} threads, "
+        f"{result['rounds']} rounds of {result['iterations']}; ours is static-int8 on OpenVINO."
+    )
+
+
+def speed_cells(row: Any) -> list[str]:
+    if row["outcome"] != "ran":
+        return [f"{row['outcome']}: {row['reason']}", ""]
+    one = row["batches"]["1"]
+    return [f"{one['median_ms']:.2f}", f"{one['ours_is_faster_by']['median']:.2f}"]
+
+
+def stress() -> str:
+    rows = []
+    for file, (title, metrics) in STRESS.items():
+        for recipe, found in load(file)["recipes"].items():
+            for metric in metrics:
+                row = found["both"][metric]
+                label = f"{METRICS[metric]}, n = {row['samples']}"
+                rows.append(
+                    [title, recipe, label, f"{100 * row['float']:.2f}", f"{100 * row['int8']:.2f}", points(row)]
+                )
+    return markdown(["model and data", "recipe (both towers)", "metric", "float %", "INT8 %", "points"], rows)
+
+
+def points(row: Any) -> str:
+    return f"{row['difference_points']:+.2f} [{row['low_points']:+.2f}, {row['high_points']:+.2f}]"
 
 
 def events() -> str:
@@ -109,7 +172,14 @@ def events() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"bench": bench, "accuracy": accuracy, "events": events}
+TABLES: dict[str, Callable[[], str]] = {
+    "bench": bench,
+    "accuracy": accuracy,
+    "events": events,
+    "peers": peers,
+    "peers_speed": peers_speed,
+    "stress": stress,
+}
 
 
 def filled(text: str) -> str:

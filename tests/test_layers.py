@@ -14,7 +14,8 @@ LAYERS = (
     ("quantize",),
     ("engines",),
     ("bundle",),
-    ("streetworld", "tasks", "video", "bench", "selfcheck"),
+    ("streetworld", "tasks", "video", "bench", "selfcheck", "coattention"),
+    ("budget", "sweep", "analysis"),
     ("report",),
     ("cli",),
 )

@@ -230,12 +230,12 @@ def train(rank: int, workers: int, options: argparse.Namespace) -> None:
     torch.distributed.destroy_process_group()
 
 
-def epoch_rows(count: int, step: int, rank: int, workers: int, seed: int) -> np.ndarray:
+def epoch_rows(count: int, step: int, rank: int, workers: int, seed: int, batch: int = BATCH) -> np.ndarray:
     """Return the scenes of this worker's batch: a new order every epoch, no scene twice in one."""
-    per_epoch = count // (BATCH * workers)
+    per_epoch = count // (batch * workers)
     order = np.random.default_rng([seed, 4, step // per_epoch]).permutation(count)
-    first = (step % per_epoch * workers + rank) * BATCH
-    return np.sort(order[first : first + BATCH])
+    first = (step % per_epoch * workers + rank) * batch
+    return np.sort(order[first : first + batch])
 
 
 def average_gradients(parameters: list[torch.nn.Parameter], workers: int) -> None:

@@ -7,17 +7,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlmquant.budget.search import Budget as Budget
+    from vlmquant.budget.search import quantize_within_budget as quantize_within_budget
+    from vlmquant.bundle.blip_build import quantize_blip as quantize_blip
+    from vlmquant.bundle.blip_runtime import open_blip as open_blip
     from vlmquant.bundle.build import quantize_model as quantize_model
     from vlmquant.bundle.manifest import Manifest as Manifest
     from vlmquant.bundle.runtime import open_bundle as open_bundle
     from vlmquant.bundle.runtime import verify as verify
     from vlmquant.errors import VlmQuantError as VlmQuantError
+    from vlmquant.models import load_blip as load_blip
     from vlmquant.models import load_model as load_model
+    from vlmquant.models.generate import GenerationOptions as GenerationOptions
     from vlmquant.models.spec import Encoder as Encoder
     from vlmquant.quantize.calibration_set import CalibrationSet as CalibrationSet
     from vlmquant.quantize.recipe import RECIPES as RECIPES
     from vlmquant.quantize.recipe import Recipe as Recipe
     from vlmquant.quantize.recipe import get_recipe as get_recipe
+    from vlmquant.quantize.sensitivity import layer_sensitivity as layer_sensitivity
     from vlmquant.tasks.classification import zero_shot as zero_shot
     from vlmquant.tasks.retrieval import retrieval as retrieval
     from vlmquant.video.detect import detect as detect
@@ -26,19 +33,26 @@ if TYPE_CHECKING:
     from vlmquant.video.write import write_detection as write_detection
 
 _HOMES = {
+    "Budget": "vlmquant.budget.search",
     "CalibrationSet": "vlmquant.quantize.calibration_set",
     "Encoder": "vlmquant.models.spec",
     "EventQuery": "vlmquant.video.score",
     "EventRule": "vlmquant.video.events",
+    "GenerationOptions": "vlmquant.models.generate",
     "Manifest": "vlmquant.bundle.manifest",
     "RECIPES": "vlmquant.quantize.recipe",
     "Recipe": "vlmquant.quantize.recipe",
     "VlmQuantError": "vlmquant.errors",
     "detect": "vlmquant.video.detect",
     "get_recipe": "vlmquant.quantize.recipe",
+    "layer_sensitivity": "vlmquant.quantize.sensitivity",
+    "load_blip": "vlmquant.models",
     "load_model": "vlmquant.models",
+    "open_blip": "vlmquant.bundle.blip_runtime",
     "open_bundle": "vlmquant.bundle.runtime",
+    "quantize_blip": "vlmquant.bundle.blip_build",
     "quantize_model": "vlmquant.bundle.build",
+    "quantize_within_budget": "vlmquant.budget.search",
     "retrieval": "vlmquant.tasks.retrieval",
     "verify": "vlmquant.bundle.runtime",
     "write_detection": "vlmquant.video.write",

@@ -6,6 +6,7 @@ VlmQuantError
 ├── CalibrationError   a calibration set that is missing, empty or unreadable
 ├── BundleError        a bundle that is incomplete, altered, too new or unsafe
 ├── EngineError        an engine that is not installed or cannot run this bundle on this CPU
+├── BudgetError        no recipe that was tried stays inside the accuracy or size budget
 ├── DataError          images, captions or labels that cannot be used
 └── VideoError         a video that cannot be opened or holds no picture
 
@@ -40,6 +41,12 @@ class BundleError(VlmQuantError):
 
 class EngineError(VlmQuantError):
     """An engine is not installed or cannot run this bundle on this CPU."""
+
+
+class BudgetError(VlmQuantError):
+    """No recipe that was tried stays inside the accuracy or size budget."""
+
+    exit_code = 1
 
 
 class DataError(VlmQuantError):

@@ -179,6 +179,35 @@ def dynamic_graph(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def grouped_graph(tmp_path_factory):
+    """(n, 5, 64) float -> Linear to 32 with 4-bit weights in groups of 16."""
+    rng = np.random.default_rng(4)
+    integers = rng.integers(-7, 8, size=(4 * WIDTH, HIDDEN)).astype(np.int8)
+    scales = rng.uniform(0.01, 0.03, size=(4, HIDDEN)).astype(np.float32)
+    pairs = integers.reshape(-1).view(np.uint8) & 0x0F
+    nibbles = (pairs[0::2] | pairs[1::2] << 4).tobytes()
+    nodes = [
+        helper.make_node("DequantizeLinear", ["integers", "scales"], ["weights"], axis=0, block_size=WIDTH),
+        helper.make_node("MatMul", ["input", "weights"], ["features"], name="grouped"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "grouped",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", TOKENS, 4 * WIDTH])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", TOKENS, HIDDEN])],
+        [
+            helper.make_tensor("integers", TensorProto.INT4, integers.shape, nibbles, raw=True),
+            numpy_helper.from_array(scales, "scales"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    path = tmp_path_factory.mktemp("grouped") / "grouped.onnx"
+    onnx.save(model, path)
+    return Graph(path, lambda x: x @ (integers * scales.repeat(WIDTH, axis=0)))
+
+
+@pytest.fixture(scope="session")
 def misfits(tmp_path_factory):
     """Valid graphs that are no tower: two inputs, two outputs, an input of doubles."""
     folder = tmp_path_factory.mktemp("misfits")

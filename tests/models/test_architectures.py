@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import BlipConfig, BlipForConditionalGeneration, CLIPConfig, CLIPModel
 
 from vlmquant.errors import ModelError
 from vlmquant.models.architectures import ARCHITECTURES, invented_tokenizer, random_checkpoint, write_random_checkpoint
@@ -20,6 +20,15 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
     assert sum(parameter.numel() for parameter in clip.parameters()) == PUBLISHED[name]
 
 
+def test_blip_base_has_the_size_of_the_released_model() -> None:
+    with torch.device("meta"):
+        blip = BlipForConditionalGeneration(BlipConfig.from_dict(dict(ARCHITECTURES["BLIP-base-captioning"])))
+    blip.tie_weights()
+    # 990 MB are known of Salesforce's file, in which the table of 30,524 x 768 is twice and its bias of 30,524 too.
+    stored = sum(parameter.numel() for parameter in blip.parameters()) + 30_524 * 769
+    assert round(4 * stored / 1e6) == 990
+
+
 def test_the_invented_tokenizer_has_clips_layout() -> None:
     tokenizer = invented_tokenizer(49_408, 77)
     assert tokenizer.vocabulary_size == 49_408
@@ -29,7 +38,7 @@ def test_the_invented_tokenizer_has_clips_layout() -> None:
 
 
 def test_an_unknown_architecture_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="known: RN50, ViT-B-16, ViT-B-32, ViT-L-14"):
+    with pytest.raises(ModelError, match=r"known: BLIP-base-captioning, .*, RN50, ViT-B-16, ViT-B-32, ViT-L-14"):
         random_checkpoint("ViT-H-14", tmp_path / "clip")
 
 

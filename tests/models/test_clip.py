@@ -204,7 +204,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config is not JSON": (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "names no model_type"),
-    "another model": (lambda f: change_json(f / "config.json", lambda c: c.update(model_type="bert")), "known: clip"),
+    "another model": (lambda f: change_json(f / "config.json", lambda c: c.update(model_type="bert")), "known: blip"),
     "siglip": (lambda f: change_json(f / "config.json", lambda c: c.update(model_type="siglip")), "'siglip'; known"),
     "no text part": (lambda f: change_json(f / "config.json", lambda c: c.pop("text_config")), "no text_config"),
     "bad heads": (

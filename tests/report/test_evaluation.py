@@ -8,7 +8,7 @@ import pytest
 from runs_made import FLOAT, INT8, bench_result, captioned_evaluation, labelled_evaluation, plain_evaluation, saved
 
 from vlmquant.metrics.intervals import bootstrap_mean
-from vlmquant.report.distributions import Sample, histogram, overlaid, wasserstein_1
+from vlmquant.report.distributions import Sample, histogram, overlaid
 from vlmquant.report.evaluation import evaluation_page
 from vlmquant.report.evaluation_tables import comparison_table, drop_constant_columns, points
 from vlmquant.report.formats import COLUMNS, to_csv, to_dict, to_markdown, write_report
@@ -192,17 +192,6 @@ def test_rows_beyond_the_limit_stand_out(run):
 def test_columns_that_say_the_same_move_into_the_caption():
     table = Table(columns=("a", "b"), rows=[("x", "1"), ("x", "2")], caption="All.")
     assert drop_constant_columns(table, ("a", "b")) == Table(columns=["b"], rows=[["1"], ["2"]], caption="All. a: x.")
-
-
-def test_wasserstein_by_hand_and_by_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    assert wasserstein_1(np.array([0.0, 1.0]), np.array([0.5, 1.5])) == pytest.approx(0.5)
-    assert wasserstein_1(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])) == 0
-    rng = np.random.default_rng(0)
-    one, other = rng.normal(size=200), rng.normal(0.3, 2, size=77)
-    assert wasserstein_1(one, other) == pytest.approx(stats.wasserstein_distance(one, other), abs=1e-12)
-    with pytest.raises(ValueError, match="two samples"):
-        wasserstein_1(one, np.empty(0))
 
 
 def test_distributions_have_units_n_and_distance():

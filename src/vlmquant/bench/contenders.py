@@ -3,8 +3,10 @@
 Nothing heavy is imported here before a contender is built.
 """
 
+import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,14 +55,28 @@ def torch_fp32(path: Path, component: str, threads: int) -> Running:
 
 def torch_dynamic_int8(path: Path, component: str, threads: int) -> Running:
     """Eager torch with every Linear in dynamic INT8, as `torch.ao.quantization.quantize_dynamic` makes it."""
-    import torch
-    from torch.ao.quantization import quantize_dynamic
+    return _torch(_dynamic_int8(path, component, threads))
 
-    tower = _torch_tower(path, component, threads)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.ao.quantization is deprecated", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
-        return _torch(quantize_dynamic(tower, {torch.nn.Linear}, dtype=torch.qint8))  # type: ignore[no-untyped-call]
+
+def torchscript_dynamic_int8(path: Path, component: str, threads: int) -> Running:
+    """The same model traced by TorchScript, written to a file and loaded from it.
+
+    Tracing fixes the shape of the input in places, so each shape is traced at its first call, before its timing.
+    """
+    import torch
+
+    tower = _dynamic_int8(path, component, threads)
+    scripts: dict[tuple[int, ...], _Script] = {}
+
+    def run(batch: AnyArray) -> AnyArray:
+        with torch.inference_mode():
+            inputs = torch.from_numpy(batch)
+            if batch.shape not in scripts:
+                scripts[batch.shape] = _script(tower, inputs)
+            features: Any = scripts[batch.shape].module(inputs)
+        return features.numpy()  # type: ignore[no-any-return]
+
+    return Running(run, lambda: max(script.bytes_on_disk for script in scripts.values()))
 
 
 def without_dynamic_int8() -> str | None:
@@ -106,11 +122,23 @@ def bundle_on_onnxruntime(path: Path, component: str, threads: int) -> Running:
 
 
 TORCH = ("torch", "transformers")
+# What torch says about its own ageing parts and about shapes that tracing fixes; tracing reads every property of
+# transformers' modules, the deprecated ones too.
+_EXPECTED_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+    (".*torch.ao.quantization is deprecated", DeprecationWarning),
+    (".*quantized tensor creation functions", UserWarning),
+    (".*torch.jit", DeprecationWarning),
+    ("(?s).*trace might not generalize", Warning),
+    (".*is_gradient_checkpointing", FutureWarning),
+)
 
 CONTENDERS: dict[str, Contender] = {
     "torch-fp32": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_fp32),
     "torch-dynamic-int8": Contender(
         runs_on=CHECKPOINT, packages=TORCH, build=torch_dynamic_int8, why_not=without_dynamic_int8
+    ),
+    "torchscript-dynamic-int8": Contender(
+        runs_on=CHECKPOINT, packages=TORCH, build=torchscript_dynamic_int8, why_not=without_dynamic_int8
     ),
     "onnxruntime-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "onnxruntime"), build=onnxruntime_f32),
     "openvino-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_f32),
@@ -142,6 +170,41 @@ def _torch_tower(path: Path, component: str, threads: int) -> "torch.nn.Module":
     torch.set_num_threads(threads)
     model = load_model(path)
     return model.image_tower if component == "image" else model.text_tower
+
+
+def _dynamic_int8(path: Path, component: str, threads: int) -> "torch.nn.Module":
+    import torch
+    from torch.ao.quantization import quantize_dynamic
+
+    tower = _torch_tower(path, component, threads)
+    with _without_expected_warnings():
+        return quantize_dynamic(tower, {torch.nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call, no-any-return]
+
+
+@dataclass(frozen=True)
+class _Script:
+    """A TorchScript as it came back from its file."""
+
+    module: Callable[["torch.Tensor"], Any]
+    bytes_on_disk: int
+
+
+def _script(tower: "torch.nn.Module", inputs: "torch.Tensor") -> _Script:
+    import torch
+
+    file = io.BytesIO()
+    with _without_expected_warnings():
+        torch.jit.save(torch.jit.trace(tower, inputs, check_trace=False), file)  # type: ignore[no-untyped-call]
+        file.seek(0)
+        return _Script(torch.jit.load(file), len(file.getvalue()))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message, category in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
 
 
 def _torch(tower: "torch.nn.Module") -> Running:

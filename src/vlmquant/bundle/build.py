@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ from vlmquant.models.clip import ClipModel
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import multiplications, quantize_tower
+from vlmquant.quantize.apply import multiplications, quantize_by_damage
 from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.quantize.prompts import BUILTIN_PROMPTS
 from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components, check_patterns, simulation_only
@@ -35,11 +35,15 @@ EXACT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "neon_dotprod")
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One component on its way into a bundle: its towers before and after, and its calibration inputs."""
+    """One component on its way into a bundle: its towers before and after, its calibration inputs, what was done.
+
+    `recipe` is the one that was carried out, None where the component stays float32.
+    """
 
     component: str
     tower: nn.Module
     result: nn.Module
+    recipe: Recipe | None
     inputs: Sequence[Tensor]
 
 
@@ -59,20 +63,50 @@ def quantize_model(
     nothing. The folder appears whole or not at all, and an existing one is refused unless `overwrite` and a bundle.
     Raises CalibrationError, RecipeError, BundleError.
     """
-    output = Path(output)
     chosen = check_components(components)
-    if reason := simulation_only(recipe):
-        raise RecipeError(f"recipe {recipe.name!r} is simulation only: {reason}; it makes no bundle")
-    towers = [model.image_tower if component == "image" else model.text_tower for component in chosen]
-    check_patterns(recipe, [name for tower in towers for name in multiplications(tower)])
-    if recipe.needs_calibration and calibration is None:
-        raise CalibrationError(f"recipe {recipe.name!r} is measured on inputs; pass a calibration set (--calibrate)")
-    _check_free(output, overwrite)
+    check_exportable(model, recipe, calibration, chosen)
+    check_free(Path(output), overwrite)
+    quantized = {
+        component: quantize_by_damage(
+            model_tower(model, component),
+            recipe,
+            calibration_inputs(model, calibration, component),
+            f"Calibrating the {component} tower",
+            track,
+        )
+        for component in chosen
+    }
+    return write_bundle(model, recipe, calibration, quantized, output, overwrite=overwrite, track=track)
+
+
+def write_bundle(
+    model: ClipModel,
+    recipe: Recipe,
+    calibration: CalibrationSet | None,
+    quantized: Mapping[str, tuple[nn.Module, Recipe]],
+    output: str | Path,
+    *,
+    recovered: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    track: Track = silent,
+) -> Path:
+    """Prove the `quantized` towers of `model` on every installed engine and write the bundle `output`.
+
+    `quantized` holds, by component, the tower and the recipe that was carried out on it, a form of `recipe`.
+    `recovered` says how the weights were tuned before that, for the manifest's `source`. See `quantize_model`.
+    """
+    output = Path(output)
+    check_free(output, overwrite)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        parts = [_part(model, recipe, calibration, name, name in chosen, track) for name in COMPONENTS]
-        _write(model, recipe, calibration, parts, chosen, temporary, track)
+        parts = []
+        for component in COMPONENTS:
+            tower, inputs = model_tower(model, component), calibration_inputs(model, calibration, component)
+            result, carried_out = quantized.get(component, (tower, None))
+            parts.append(_Part(component, tower, result, carried_out, inputs))
+        chosen = tuple(part.component for part in parts if part.recipe is not None)
+        _write(model, recipe, calibration, parts, chosen, recovered, temporary, track)
         if output.exists():
             shutil.rmtree(output)
         os.replace(temporary, output)
@@ -81,7 +115,24 @@ def quantize_model(
     return output
 
 
-def _check_free(output: Path, overwrite: bool) -> None:
+def check_exportable(
+    model: ClipModel, recipe: Recipe, calibration: CalibrationSet | None, components: tuple[str, ...]
+) -> None:
+    """Raise RecipeError or CalibrationError where `recipe` cannot make a bundle of these components of `model`."""
+    if reason := simulation_only(recipe):
+        raise RecipeError(f"recipe {recipe.name!r} is simulation only: {reason}; it makes no bundle")
+    check_patterns(recipe, [name for part in components for name in multiplications(model_tower(model, part))])
+    if recipe.needs_calibration and calibration is None:
+        raise CalibrationError(f"recipe {recipe.name!r} is measured on inputs; pass a calibration set (--calibrate)")
+
+
+def model_tower(model: ClipModel, component: str) -> nn.Module:
+    """Return the float tower of a component."""
+    return model.image_tower if component == "image" else model.text_tower
+
+
+def check_free(output: Path, overwrite: bool) -> None:
+    """Raise BundleError where `output` exists, unless it is a bundle and `overwrite`."""
     if not output.exists():
         return
     if not (output / MANIFEST).is_file():
@@ -90,20 +141,12 @@ def _check_free(output: Path, overwrite: bool) -> None:
         raise BundleError(f"bundle {str(output)!r} exists; pass --overwrite or choose another output folder")
 
 
-def _part(
-    model: ClipModel, recipe: Recipe, calibration: CalibrationSet | None, component: str, chosen: bool, track: Track
-) -> _Part:
-    tower = model.image_tower if component == "image" else model.text_tower
-    inputs = _inputs(model, calibration, component)
-    if not chosen:
-        return _Part(component, tower, tower, inputs)
-    return _Part(
-        component, tower, quantize_tower(tower, recipe, inputs, f"Calibrating the {component} tower", track), inputs
-    )
+def calibration_inputs(model: ClipModel, calibration: CalibrationSet | None, component: str) -> list[Tensor]:
+    """Return the calibration inputs of the tower called `component` in batches of 8: pixels or token ids.
 
-
-def _inputs(model: ClipModel, calibration: CalibrationSet | None, component: str) -> list[Tensor]:
-    """Return the calibration batches of a tower; texts are grouped by length, so that no range sees a pad token."""
+    Texts are grouped by length, so that no range sees a pad token. Without a set, or without images in it, the probe
+    images and the built-in prompts serve.
+    """
     if component == "text":
         texts = BUILTIN_PROMPTS if calibration is None else calibration.texts
         rows = sorted((model.tokenizer.encode_batch([text])[0] for text in texts), key=len)
@@ -125,9 +168,11 @@ def _write(
     calibration: CalibrationSet | None,
     parts: Sequence[_Part],
     chosen: tuple[str, ...],
+    recovered: Mapping[str, Any] | None,
     folder: Path,
     track: Track,
 ) -> None:
+    source = {"name": model.name, "weights_sha256": model.weights_sha256, "random_weights": model.random_weights}
     texts = BUILTIN_PROMPTS if calibration is None else calibration.texts
     images = probe_images(() if calibration is None else calibration.images, model.image_spec)
     probes = Probes(images, model.tokenizer.encode_batch(texts[:COUNT]), {}, {})
@@ -143,6 +188,8 @@ def _write(
         components[part.component] = ComponentFacts(
             file=path.name,
             precision=recipe.name if part.component in chosen else "float32",
+            smoothed=part.recipe is not None and part.recipe.smoothing,
+            kept_float=() if part.recipe is None else part.recipe.keep_float,
             fidelity=_fidelity(part),
             parity={
                 name: agreement(_on_engine(path, name, probe), expected[part.component]) for name in installed_engines()
@@ -153,8 +200,8 @@ def _write(
     model.save_preprocessing(folder)
     Manifest(
         name=f"{model.name} {recipe.name}" + ("" if chosen == COMPONENTS else f" ({chosen[0]} only)"),
-        source={"name": model.name, "weights_sha256": model.weights_sha256, "random_weights": model.random_weights},
-        recipe=recipe.to_dict(),
+        source=source if recovered is None else {**source, "recovered": dict(recovered)},
+        recipe=_carried_out(recipe, parts).to_dict(),
         calibration=None if calibration is None else calibration.to_dict(),
         logit_scale=model.logit_scale,
         components=components,
@@ -162,6 +209,17 @@ def _write(
         files={path.name: file_facts(path) for path in sorted(folder.iterdir())},
         tools={tool: version(tool) for tool in TOOLS},
     ).write(folder)
+
+
+def _carried_out(recipe: Recipe, parts: Sequence[_Part]) -> Recipe:
+    """Return `recipe` as it was carried out: with every layer that outlier handling left in float, in either tower."""
+    done = [part.recipe for part in parts if part.recipe is not None]
+    return replace(
+        recipe,
+        outliers=None,
+        smoothing=any(found.smoothing for found in done),
+        keep_float=tuple(dict.fromkeys(pattern for found in done for pattern in found.keep_float)),
+    )
 
 
 def _fidelity(part: _Part) -> dict[str, float]:

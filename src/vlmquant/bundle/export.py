@@ -1,9 +1,10 @@
 """A torch tower, float or quantized, to one standard ONNX file."""
 
+import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,22 +69,36 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...], path: Path) -> None:
-    """Write `tower` as ONNX to `path`; the axes of its one input named in `dynamic_axes` may vary.
+    """Write `tower` as ONNX to `path`, its input called "input" and its output "features"; see `export_graph`.
 
-    The opset is 18, or 21 where weights are stored in 4 bits or in groups.
-    Quantized operations come out as QuantizeLinear/DequantizeLinear pairs around MatMul and Conv, per-token ones as
-    MatMulInteger. The input is called "input", the output "features". The file appears whole or not at all.
+    The axes of the input named in `dynamic_axes` may vary.
     """
-    shape = {axis: torch.export.Dim.DYNAMIC for axis in dynamic_axes}
+    export_graph(tower, {"input": example}, {"input": dynamic_axes}, ("features",), path)
+
+
+def export_graph(
+    graph: nn.Module,
+    examples: Mapping[str, Tensor],
+    dynamic_axes: Mapping[str, tuple[int, ...]],
+    outputs: Sequence[str],
+    path: Path,
+) -> None:
+    """Write `graph`, called with `examples` in their order, as ONNX to `path`.
+
+    The axes that `dynamic_axes` names for an input may vary. The opset is 18, or 21 where weights are stored in 4 bits
+    or in groups. Quantized operations come out as QuantizeLinear/DequantizeLinear pairs around MatMul and Conv,
+    per-token ones as MatMulInteger. The file appears whole or not at all.
+    """
+    shapes = tuple(dict.fromkeys(dynamic_axes.get(name, ()), torch.export.Dim.DYNAMIC) for name in examples)
     with _quiet_exporter(), torch.inference_mode():
         program = torch.onnx.export(
-            tower.eval(),
-            (example,),
+            graph.eval(),
+            tuple(examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["input"],
-            output_names=["features"],
-            dynamic_shapes=(shape,),
+            input_names=list(examples),
+            output_names=list(outputs),
+            dynamic_shapes=_by_parameter(graph, shapes),
             custom_translation_table=_translations(),
             verbose=False,
         )
@@ -95,6 +110,15 @@ def export_tower(tower: nn.Module, example: Tensor, dynamic_axes: tuple[int, ...
     _forget_traces(model)
     onnx.save(model, temporary)
     os.replace(temporary, path)
+
+
+def _by_parameter(graph: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Nest the shapes of the inputs that `graph` takes as `*rest` into one tuple, as torch.export wants them."""
+    kinds = [parameter.kind for parameter in inspect.signature(graph.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return shapes
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:named], shapes[named:])
 
 
 def _forget_traces(model: Any) -> None:

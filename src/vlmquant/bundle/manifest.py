@@ -15,7 +15,9 @@ from vlmquant.errors import BundleError
 from vlmquant.files import write_whole
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Version 1 knew encoders only; its fields are a part of version 2's.
+READABLE_VERSIONS = (1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class ComponentFacts:
 
     `precision` is the recipe's name or "float32". `fidelity` compares the simulation with the float model (cosine of
     embeddings over the calibration inputs), `parity` each engine with the simulation (over the stored probes), and
-    `integer_mac_share` is the share of multiply-accumulates that an engine ran in INT8 kernels, by engine.
+    `integer_mac_share` is the share of multiply-accumulates that an engine ran in INT8 kernels, by engine. `smoothed`
+    and `kept_float` (layers by name or pattern) say what was done about its outliers.
     """
 
     file: str
@@ -32,6 +35,8 @@ class ComponentFacts:
     fidelity: Mapping[str, float]
     parity: Mapping[str, Mapping[str, float]]
     integer_mac_share: Mapping[str, float]
+    smoothed: bool = False
+    kept_float: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +51,23 @@ class FileFacts:
 class Manifest:
     """Everything a bundle says about itself.
 
-    `requires_any_of` lists instruction sets of which the CPU must have one for the integers to be right; empty means
-    any CPU will do.
+    `kind` is "encoder" (image and text embeddings; `logit_scale` is theirs), "captioning", "vqa" or "matching" (BLIP;
+    `logit_scale` is null). `generation` holds what decoding needs: start_id, end_id, pad_id. The `components` of a
+    BLIP are its graphs, and `recipe` is by component. `requires_any_of` lists instruction sets of which the CPU must
+    have one for the integers to be right; empty means any CPU will do.
     """
 
     name: str
     source: Mapping[str, Any]
     recipe: Mapping[str, Any]
     calibration: Mapping[str, Any] | None
-    logit_scale: float
+    logit_scale: float | None
     components: Mapping[str, ComponentFacts]
     requires_any_of: tuple[str, ...]
     files: Mapping[str, FileFacts]
     tools: Mapping[str, str]
+    kind: str = "encoder"
+    generation: Mapping[str, int] | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -91,7 +100,7 @@ class Manifest:
 
 def _from_dict(cls: type[Manifest], values: Mapping[str, Any]) -> Manifest:
     version = values["schema_version"]
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise BundleError(
             f"the bundle has schema version {version!r}, this vlmquant reads {SCHEMA_VERSION}; "
             "install the vlmquant that wrote it, or build the bundle again"
@@ -102,7 +111,10 @@ def _from_dict(cls: type[Manifest], values: Mapping[str, Any]) -> Manifest:
     manifest = cls(
         **{
             **values,
-            "components": {name: ComponentFacts(**facts) for name, facts in values["components"].items()},
+            "components": {
+                name: ComponentFacts(**{**facts, "kept_float": tuple(facts.get("kept_float", ()))})
+                for name, facts in values["components"].items()
+            },
             "files": {name: FileFacts(**facts) for name, facts in values["files"].items()},
             "requires_any_of": tuple(values["requires_any_of"]),
         }
@@ -124,6 +136,14 @@ def file_facts(path: Path) -> FileFacts:
     """Return the size and SHA-256 of `path`."""
     with path.open("rb") as stream:
         return FileFacts(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+def add_file(folder: Path, name: str, content: str) -> None:
+    """Put one more file into the bundle `folder` and list it in the manifest."""
+    manifest = Manifest.read(folder)
+    _check_plain_name(name)
+    files = {**manifest.files, name: file_facts(write_whole(folder / name, content))}
+    dataclasses.replace(manifest, files=files).write(folder)
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

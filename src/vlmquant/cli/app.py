@@ -2,7 +2,7 @@
 
 import typer
 
-from vlmquant.cli import bench, demo, detect, evaluate, quantize, report
+from vlmquant.cli import analyze, bench, blip, demo, detect, evaluate, quantize, recover, report, sweep
 
 app = typer.Typer(
     name="vlmquant",
@@ -13,10 +13,15 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("quantize")(quantize.quantize)
+app.command("recover")(recover.recover)
 app.command("recipes")(quantize.recipes)
 app.command("verify")(quantize.verify)
 app.command("bench")(bench.bench_command)
 app.command("detect")(detect.detect)
+app.command("caption")(blip.caption)
+app.command("answer")(blip.answer)
 app.command("evaluate")(evaluate.evaluate)
 app.command("selfcheck")(evaluate.selfcheck)
 app.command("report")(report.report)
+app.command("analyze")(analyze.analyze)
+app.command("sweep")(sweep.sweep)

@@ -14,6 +14,7 @@ from vlmquant.errors import DataError
 if TYPE_CHECKING:
     from vlmquant.tasks.compare import Comparison
     from vlmquant.tasks.evaluate import Evaluation
+    from vlmquant.tasks.evaluate_blip import BlipEvaluation
     from vlmquant.tasks.fidelity import FidelityResult
 
 FIDELITY = "fidelity"
@@ -30,7 +31,9 @@ def evaluate(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            "--task", help="zero-shot, linear-probe, retrieval or fidelity; may be repeated. All that apply otherwise."
+            "--task",
+            help="zero-shot, linear-probe, retrieval or fidelity; may be repeated. All that apply otherwise. "
+            "For a BLIP one of captioning, vqa and matching.",
         ),
     ] = None,
     max_drop: Annotated[
@@ -47,6 +50,9 @@ def evaluate(
         str, typer.Option(help="auto, openvino or onnxruntime; for MODEL where it is a bundle.")
     ] = "auto",
     threads: Threads = None,
+    beams: Annotated[int, typer.Option(help="Width of a BLIP's beam search; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(help="Longest text that a BLIP may write, in tokens.")] = 40,
+    device: Annotated[str, typer.Option(help="Where a float BLIP runs: cpu, cuda (in float16) or auto.")] = "cpu",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder for all results; `vlmquant report` reads it.")
     ] = None,
@@ -61,9 +67,16 @@ def evaluate(
     from vlmquant.report.models import describe_model
     from vlmquant.report.runs import save_run
     from vlmquant.tasks.evaluate import evaluate as run
+    from vlmquant.tasks.evaluate_blip import BLIP_TASKS
 
     if max_drop is not None and against is None:
         raise DataError(f"--max-drop {max_drop:g} is a drop from a reference; add --against FLOAT_MODEL")
+    if task is not None and set(task) & set(BLIP_TASKS):
+        _evaluate_blip(
+            model, data, task, against, max_drop, split, max_problem_share, engine, threads, beams, max_tokens, device,
+            output, cache, json_output,
+        )  # fmt: skip
+        return
     if task is not None and FIDELITY in task and against is None:
         raise DataError("fidelity is closeness to a float model; add --against FLOAT_MODEL")
     evaluation = run(
@@ -90,6 +103,88 @@ def evaluate(
             show.line(f"run saved in {output}; `vlmquant report {output} -o report.html` makes a page of it")
     if code := EXIT_CODES[evaluation.verdict]:
         raise typer.Exit(code)
+
+
+def _evaluate_blip(
+    model: str,
+    data: Path,
+    task: list[str],
+    against: str | None,
+    max_drop: float | None,
+    split: str,
+    max_problem_share: float,
+    engine: str,
+    threads: int | None,
+    beams: int,
+    max_tokens: int,
+    device: str,
+    output: Path | None,
+    cache: Path | None,
+    json_output: bool,
+) -> None:
+    from vlmquant.models.generate import GenerationOptions
+    from vlmquant.tasks.evaluate_blip import evaluate_blip
+
+    if len(task) > 1:
+        raise DataError(f"captioning, vqa and matching go alone, got {', '.join(task)}; run them one after another")
+    evaluation = evaluate_blip(
+        model,
+        data,
+        task[0],
+        cache=cache_folder().parent / "journals" if cache is None else cache,
+        reference=against,
+        split=split,
+        max_problem_share=max_problem_share,
+        max_drop_points=max_drop,
+        engine=engine,
+        threads=threads,
+        device=device,
+        options=GenerationOptions(max_new_tokens=max_tokens, beams=beams),
+        output=output,
+        track=show.tracker(json_output),
+    )
+    if json_output:
+        show.as_json(evaluation.to_dict())
+    else:
+        print_blip_evaluation(evaluation)
+    if code := EXIT_CODES[evaluation.verdict]:
+        raise typer.Exit(code)
+
+
+def print_blip_evaluation(evaluation: "BlipEvaluation") -> None:
+    """Print the scores of a BLIP and, with a reference, how each changed."""
+    from vlmquant.data.sets import summarize
+
+    data, result = evaluation.data, evaluation.result
+    if data.problems:
+        show.line(f"left out {len(data.problems)} entries of {data.name}: {summarize(data.problems)}")
+    if evaluation.reference is None:
+        scores = result.details.get("corpus", result.metrics)
+        show.table(
+            f"{evaluation.task} on {data.name}: {result.model}",
+            ("metric", "score x 100", "samples"),
+            [(name, f"{100 * score:.2f}", result.protocol.samples) for name, score in scores.items()],
+        )
+    else:
+        rows = [
+            (
+                change.metric,
+                f"{100 * change.reference:.2f}",
+                f"{100 * change.candidate:.2f}",
+                f"{100 * change.difference.estimate:+.2f}",
+                f"{100 * change.difference.low:+.2f} to {100 * change.difference.high:+.2f}",
+                f"{100 * change.relative:+.2f} %",
+                change.samples,
+                change.verdict or "-",
+            )
+            for change in evaluation.changes
+        ]
+        columns = ("metric", "before x 100", "after x 100", "points", "95 % interval", "relative", "n", "verdict")
+        title = f"{evaluation.task} on {data.name}: {result.model} against {evaluation.reference.model}"
+        show.table(title, columns, rows)
+    show.line(f"protocol: {result.protocol}")
+    if evaluation.verdict is not None:
+        show.line(f"verdict: {evaluation.verdict}")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

@@ -2,57 +2,141 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.cli import show
+from vlmquant.cli.budget import EXIT_CODES, check_size, read_data, recipe_of_size, search_within
+from vlmquant.errors import DataError, RecipeError
 from vlmquant.quantize.calibration_set import DEFAULT_IMAGES, CalibrationSet
-from vlmquant.quantize.recipe import RECIPES, get_recipe
+from vlmquant.quantize.recipe import COMPONENTS, RECIPES
+from vlmquant.quantize.recipe_file import read_recipe
+
+if TYPE_CHECKING:
+    from vlmquant.budget.log import SearchLog
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; its own choice when left out.")]
 
 
 def quantize(
-    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
+    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP or a BLIP.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to write.")],
-    recipe: Annotated[str, typer.Option(help="A preset; `vlmquant recipes` lists them.")] = "static-int8",
+    recipe: Annotated[
+        str, typer.Option(help="A preset (`vlmquant recipes` lists them) or a .json or .toml file.")
+    ] = "static-int8",
     calibrate: Annotated[Path | None, typer.Option(help="Folder of images to measure activation ranges on.")] = None,
     texts: Annotated[
-        Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")
+        Path | None,
+        typer.Option(
+            help="File with one text per line: prompts for a CLIP, questions for a BLIP that answers, captions for one "
+            "that writes them; built-in ones otherwise."
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="How many images of the folder to use.")] = DEFAULT_IMAGES,
-    components: Annotated[str, typer.Option(help="Which towers to quantize, comma-separated.")] = "image,text",
+    components: Annotated[
+        str | None, typer.Option(help="Which components to quantize, comma-separated; all when left out.")
+    ] = None,
+    component_recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="Another recipe for one component of a BLIP, as decoder=int8-weights; may be repeated."),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Search for the fastest form of the recipe that loses at most so many points.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --max-drop: labelled, captioned or bare pictures to search on.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="With --max-drop: top1, recall@1 or fidelity; by the data otherwise.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="With --max-drop: the split of the data, never one that results are reported on.")
+    ] = "dev",
+    templates: Annotated[str, typer.Option(help="With --max-drop: prompts of top1, as in `evaluate`.")] = "openai-7",
+    confident: Annotated[
+        bool, typer.Option("--confident", help="With --max-drop: the drop's upper 95 % limit must be inside.")
+    ] = False,
+    max_megabytes: Annotated[
+        float | None,
+        typer.Option(help="Store weights in 4 bits, the least sensitive first, until the bundle takes so many MB."),
+    ] = None,
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read a pickled checkpoint; only from a source you trust.")
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Turn a float checkpoint into a verified integer bundle."""
-    from vlmquant.bundle.build import quantize_model
-    from vlmquant.models import load_model
+    """Turn a float checkpoint into a verified integer bundle.
 
-    chosen = get_recipe(recipe)
+    With --max-drop, exit code: 0 a bundle inside the budget, 1 there is none, 2 a user's error, 4 the bundle was inside
+    on the searched half of the data and the held-out half cannot tell.
+    """
+    from vlmquant.models import is_blip, load_model
+
+    if (max_drop is None) != (data is None):
+        raise DataError("--max-drop and --data go together: the drop is measured on the data")
+    chosen = read_recipe(recipe)
     track = show.tracker(json_output)
     calibration = None if calibrate is None else CalibrationSet.from_files(calibrate, texts, count=images, track=track)
-    model = load_model(checkpoint, allow_pickle=allow_pickle)
-    quantize_model(
-        model,
-        chosen,
-        calibration,
-        output,
-        components=tuple(name.strip() for name in components.split(",") if name.strip()),
-        overwrite=overwrite,
-        track=track,
-    )
+    named = None if components is None else tuple(name.strip() for name in components.split(",") if name.strip())
+    by_component = {name: read_recipe(value) for name, value in map(_split_assignment, component_recipe or ())}
+    log: SearchLog | None = None
+    if is_blip(checkpoint, allow_pickle=allow_pickle):
+        if max_drop is not None or max_megabytes is not None:
+            raise RecipeError("--max-drop and --max-megabytes are for a CLIP; a BLIP takes --component-recipe")
+        from vlmquant.bundle.blip_build import quantize_blip
+        from vlmquant.models import load_blip
+        from vlmquant.quantize.blip_inputs import components_of
+
+        blip = load_blip(checkpoint, allow_pickle=allow_pickle)
+        recipes = {**dict.fromkeys(components_of(blip) if named is None else named, chosen), **by_component}
+        quantize_blip(blip, recipes, calibration, output, overwrite=overwrite, track=track)
+    elif by_component:
+        raise RecipeError("--component-recipe is for a BLIP; a CLIP has one recipe and --components")
+    else:
+        from vlmquant.bundle.build import quantize_model
+
+        clip = load_model(checkpoint, allow_pickle=allow_pickle)
+        towers = COMPONENTS if named is None else named
+        max_bytes = None if max_megabytes is None else int(1e6 * max_megabytes)
+        if max_bytes is not None:
+            chosen = recipe_of_size(clip, chosen, calibration, max_bytes, towers, track)
+        if max_drop is not None and data is not None:
+            from vlmquant.budget.search import Budget
+
+            log = search_within(
+                Budget(max_drop, metric, confident, max_bytes, templates),
+                clip,
+                calibration,
+                read_data(data, split, json_output),
+                output,
+                recipe=chosen,
+                components=towers,
+                threads=threads,
+                overwrite=overwrite,
+                json_output=json_output,
+            )
+        else:
+            quantize_model(clip, chosen, calibration, output, components=towers, overwrite=overwrite, track=track)
+            check_size(output, max_bytes)
     manifest = Manifest.read(output)
     if json_output:
-        show.as_json(dataclasses.asdict(manifest))
-        return
-    print_manifest(output, manifest)
+        show.as_json(dataclasses.asdict(manifest) if log is None else log.to_dict())
+    else:
+        print_manifest(output, manifest)
+    if log is not None and (code := EXIT_CODES[str(log.confirmed)]):
+        raise typer.Exit(code)
+
+
+def _split_assignment(value: str) -> tuple[str, str]:
+    component, separator, recipe = value.partition("=")
+    if not separator or not component or not recipe:
+        raise RecipeError(f"--component-recipe {value!r} is not COMPONENT=RECIPE; write decoder=int8-weights")
+    return component, recipe
 
 
 def print_manifest(folder: Path, manifest: Manifest) -> None:
@@ -71,6 +155,9 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
     ]
     columns = ("component", "precision", "size", "cosine to float", "worst", "MACs in INT8 kernels", "engine parity")
     show.table(f"{manifest.name}: {show.megabytes(manifest.total_bytes)} in {folder}", columns, rows)
+    for component, facts in manifest.components.items():
+        if facts.kept_float:
+            show.line(f"{component}: {len(facts.kept_float)} layers stay float: {', '.join(facts.kept_float)}")
     if manifest.calibration is not None:
         about = manifest.calibration
         show.line(f"calibrated on {about['images_from']} and {about['texts']} texts of {about['texts_from']}")

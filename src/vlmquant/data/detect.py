@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vlmquant.data.captions import read_caption_table
 from vlmquant.data.cifar import LAYOUTS, read_cifar
-from vlmquant.data.coco import read_coco_captions, read_karpathy
+from vlmquant.data.coco import read_coco_captions, read_karpathy, read_vqa
 from vlmquant.data.folders import image_files, read_flat_folder, read_image_folder
 from vlmquant.data.sets import MAX_PROBLEM_SHARE, ImageSet
 from vlmquant.data.webdataset import read_webdataset, read_webdataset_captions
@@ -12,7 +12,9 @@ from vlmquant.errors import DataError
 from vlmquant.progress import Track, silent
 
 TABLES = ("captions.csv", "captions.tsv", "results.csv", "captions.txt", "results_20130124.token")
-IMAGE_FOLDERS = ("images", "Images", "flickr30k_images", "flickr30k-images", "val2017", "val2014", "train2017")
+IMAGE_FOLDERS = (
+    "images", "Images", "flickr30k_images", "flickr30k-images", "val2017", "val2014", "train2017", "train2014"
+)  # fmt: skip
 
 
 def read(
@@ -22,8 +24,8 @@ def read(
 
     Known layouts: webdataset shards (`classnames.txt` or captions, and `<split>/*.tar`), a caption table with its
     folder of images (and `<split>.txt`, a list of image names, where there is one),
-    `annotations/captions_<split>*.json` with its folder, Karpathy's `dataset_*.json`, binary CIFAR, one sub-folder
-    per class, and a flat folder.
+    VQA v2's `*questions.json` and `*annotations.json` with their folder, `annotations/captions_<split>*.json` with its
+    folder, Karpathy's `dataset_*.json`, binary CIFAR, one sub-folder per class, and a flat folder.
     Raises DataError listing these when none fits.
     """
     if not path.is_dir():
@@ -42,6 +44,12 @@ def read(
                 max_problem_share=max_problem_share,
                 track=track,
             )
+    if pair := vqa_files(path):
+        questions, annotations = pair
+        images, image_name = vqa_images(path)
+        return read_vqa(
+            questions, annotations, images, image_name=image_name, max_problem_share=max_problem_share, track=track
+        )
     for annotations in sorted((path / "annotations").glob(f"captions_{split}*.json")):
         images = path / annotations.stem.removeprefix("captions_")
         return read_coco_captions(annotations, images, max_problem_share=max_problem_share, track=track)
@@ -51,6 +59,33 @@ def read(
     if any((path / batch).is_file() for batch, _, _ in LAYOUTS.values()):
         return read_cifar(path, track=track)
     return _read_folder(path, max_problem_share, track)
+
+
+def vqa_files(path: Path) -> tuple[Path, Path] | None:
+    """Return the two files of VQA v2's form in `path`, `*questions.json` and `*annotations.json`, or None.
+
+    Raises DataError when there are several of either, as of two splits.
+    """
+    questions, annotations = sorted(path.glob("*questions.json")), sorted(path.glob("*annotations.json"))
+    if not questions or not annotations:
+        return None
+    if len(questions) > 1 or len(annotations) > 1:
+        names = ", ".join(file.name for file in (*questions, *annotations))
+        raise DataError(f"{path} holds the questions of several splits ({names}); put one pair of files in a folder")
+    return questions[0], annotations[0]
+
+
+def vqa_images(path: Path) -> tuple[Path, str]:
+    """Return the folder of the pictures that the questions are about, and their name with {} for the 12-digit id.
+
+    Raises DataError when the first picture's name does not end in such an id.
+    """
+    folder = image_folder(path)
+    first = next(iter(image_files(folder)), None)
+    stem = "" if first is None else first.stem
+    if first is None or not stem[-12:].isdigit() or len(stem) < 12:
+        raise DataError(f"{folder} has no pictures named as VQA v2's are, such as COCO_val2014_000000000042.jpg")
+    return folder, f"{stem[:-12]}{{}}{first.suffix}"
 
 
 def image_folder(path: Path) -> Path:
@@ -73,6 +108,7 @@ def _read_folder(path: Path, max_problem_share: float, track: Track) -> ImageSet
 
 
 _KNOWN = (
-    "webdataset shards, captions.csv with images, COCO's annotations/captions_*.json, Karpathy's dataset_*.json, "
+    "webdataset shards, captions.csv with images, VQA v2's *questions.json and *annotations.json, "
+    "COCO's annotations/captions_*.json, Karpathy's dataset_*.json, "
     "binary CIFAR, a folder per class, or a flat folder of images"
 )

@@ -3,7 +3,7 @@
 The packages themselves are imported when a graph is loaded, not before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Protocol
 from vlmquant.engines import onnxruntime, openvino
 from vlmquant.engines.audit import Coverage, Layer, combined_share
 from vlmquant.engines.cpu import Cpu, check_instruction_set, this_cpu
+from vlmquant.engines.graph import GraphSession
 from vlmquant.engines.session import AnyArray, Session
 from vlmquant.errors import EngineError, unknown
 
@@ -20,6 +21,7 @@ __all__ = [
     "Coverage",
     "Cpu",
     "Engine",
+    "GraphSession",
     "Layer",
     "Session",
     "check_instruction_set",
@@ -28,6 +30,7 @@ __all__ = [
     "engine",
     "installed_engines",
     "load",
+    "load_graph",
     "this_cpu",
 ]
 
@@ -40,14 +43,31 @@ class Load(Protocol):
         ...
 
 
+class LoadGraph(Protocol):
+    """Loads a graph of any number of inputs and outputs: see `engines.openvino.load_graph`."""
+
+    def __call__(self, path: Path, threads: int | None, precision: str = "f32") -> GraphSession:
+        """Return the loaded graph."""
+        ...
+
+
+class Audit(Protocol):
+    """Says which multiply-accumulates ran in INT8 kernels: see `engines.openvino.audit`."""
+
+    def __call__(self, path: Path, *examples: AnyArray) -> Coverage:
+        """Return the layers that ran and how."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What runs a graph: `name` (also its Python package), the `precisions` of its float layers, `load`, `audit`."""
+    """What runs a graph: `name` (also its Python package), the `precisions` of its float layers, and how."""
 
     name: str
     precisions: tuple[str, ...]
     load: Load
-    audit: Callable[[Path, AnyArray], Coverage]
+    load_graph: LoadGraph
+    audit: Audit
 
     @property
     def installed(self) -> bool:
@@ -56,10 +76,14 @@ class Engine:
 
 
 ENGINES: dict[str, Engine] = {
-    "openvino": Engine(name="openvino", precisions=openvino.PRECISIONS, load=openvino.load, audit=openvino.audit),
-    "onnxruntime": Engine(
-        name="onnxruntime", precisions=onnxruntime.PRECISIONS, load=onnxruntime.load, audit=onnxruntime.audit
-    ),
+    module.NAME: Engine(
+        name=module.NAME,
+        precisions=module.PRECISIONS,
+        load=module.load,
+        load_graph=module.load_graph,
+        audit=module.audit,
+    )
+    for module in (openvino, onnxruntime)
 }
 
 
@@ -73,6 +97,11 @@ def engine(name: str) -> Engine:
 def load(path: Path, name: str, threads: int | None, precision: str = "f32") -> Session:
     """Load the ONNX graph at `path` on the engine called `name`; raises EngineError as `engines.openvino.load`."""
     return engine(name).load(path, threads, precision)
+
+
+def load_graph(path: Path, name: str, threads: int | None, precision: str = "f32") -> GraphSession:
+    """Load a graph of several inputs and outputs on the engine called `name`; else as `load`."""
+    return engine(name).load_graph(path, threads, precision)
 
 
 def installed_engines() -> tuple[str, ...]:

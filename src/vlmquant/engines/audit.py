@@ -3,20 +3,25 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Kernel = Literal["int8", "weight-only", "float"]
+"""What executed a layer: "int8" multiplied integers by integers, activations quantized as the graph says;
+"weight-only" read narrow integer weights next to float activations (which the engine may round to 8 bits by itself);
+"float" neither."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """One multiplication of the executed graph: Linear, convolution or attention MatMul.
 
-    `macs`: multiply-accumulates for the example that was run. `int8`: an integer kernel executed it.
+    `macs`: multiply-accumulates for the example that was run.
     """
 
     name: str
     op: str
     macs: int
-    int8: bool
+    kernel: Kernel
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,25 @@ class Coverage:
     @property
     def int8_share(self) -> float:
         """Share of `total_macs` executed in INT8 kernels, 0..1; 0 for a graph without multiplications."""
-        integer = sum(layer.macs for layer in self.layers if layer.int8)
-        return integer / self.total_macs if self.total_macs else 0.0
+        return self.share("int8")
+
+    def share(self, kernel: Kernel) -> float:
+        """Share of `total_macs` executed in kernels of this kind, 0..1; 0 for a graph without multiplications."""
+        macs = sum(layer.macs for layer in self.layers if layer.kernel == kernel)
+        return macs / self.total_macs if self.total_macs else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; layers that stayed float are named with their MACs."""
+        """Return plain JSON values; layers that are not INT8 are named with their MACs."""
         return {
             "engine": self.engine,
             "total_macs": self.total_macs,
             "int8_share": self.int8_share,
-            "float_layers": {layer.name: layer.macs for layer in self.layers if not layer.int8},
+            "weight_only_layers": self._macs("weight-only"),
+            "float_layers": self._macs("float"),
         }
+
+    def _macs(self, kernel: Kernel) -> dict[str, int]:
+        return {layer.name: layer.macs for layer in self.layers if layer.kernel == kernel}
 
 
 def combined_share(coverages: Iterable[Coverage]) -> float:

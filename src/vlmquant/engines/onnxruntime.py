@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vlmquant.engines.audit import Coverage, Layer, convolution_macs, matmul_macs
+from vlmquant.engines.audit import Coverage, Kernel, Layer, convolution_macs, matmul_macs
+from vlmquant.engines.graph import GraphSession, Port
 from vlmquant.engines.session import AnyArray, Session, check_request
 from vlmquant.errors import EngineError
 
@@ -28,6 +29,8 @@ INT8_MATMULS = frozenset(
     }
 )
 FLOAT_MATMULS = frozenset({"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul"})
+# Weights of 4 bits in groups. By default its kernel rounds float activations to 8 bits, each group by itself.
+WEIGHT_ONLY_MATMULS = frozenset({"MatMulNBits"})
 INT8_CONVOLUTIONS = frozenset({"ConvInteger", "QLinearConv"})
 FLOAT_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv"})
 ATTENTIONS = frozenset({"MultiHeadAttention"})
@@ -47,8 +50,14 @@ def load(path: Path, threads: int | None, precision: str = "f32") -> Session:
     return _as_session(session, path)
 
 
-def audit(path: Path, example: AnyArray) -> Coverage:
-    """Run `example` once under ONNX Runtime's profiler and return which layers ran in INT8 kernels."""
+def load_graph(path: Path, threads: int | None, precision: str = "f32") -> GraphSession:
+    """Load the ONNX graph at `path`, of any number of inputs and outputs; else as `load`."""
+    check_request(NAME, path, threads, precision, PRECISIONS)
+    return _as_graph_session(_session(path, _options(threads)))
+
+
+def audit(path: Path, *examples: AnyArray) -> Coverage:
+    """Run `examples`, one for each input, once under ONNX Runtime's profiler and return every layer's kernel."""
     check_request(NAME, path, None, "f32", PRECISIONS)
     with tempfile.TemporaryDirectory() as folder:
         options = _options(None)
@@ -57,7 +66,7 @@ def audit(path: Path, example: AnyArray) -> Coverage:
         # Packed weights vanish from the profile, and with them their shapes; the choice of kernels stays the same.
         options.add_session_config_entry("session.disable_prepacking", "1")
         session = _session(path, options)
-        _as_session(session, path)(example)
+        _as_graph_session(session)(*examples)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     return Coverage(NAME, tuple(layer for node in nodes if (layer := _layer(node)) is not None))
@@ -106,10 +115,28 @@ def _as_session(session: Any, path: Path) -> Session:
     )
 
 
+def _as_graph_session(session: Any) -> GraphSession:
+    names = [port.name for port in session.get_inputs()]
+
+    def run(arrays: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
+        return tuple(session.run(None, dict(zip(names, arrays, strict=True))))
+
+    return GraphSession(
+        name=NAME,
+        threads=session.get_session_options().intra_op_num_threads or None,
+        inputs=[
+            Port(port.name, tuple(size if isinstance(size, int) else None for size in port.shape), _DTYPES[port.type])
+            for port in session.get_inputs()
+        ],
+        outputs=[port.name for port in session.get_outputs()],
+        run=run,
+    )
+
+
 def _layer(node: dict[str, Any]) -> Layer | None:
     op = str(node["args"]["op_name"])
     inputs, outputs = (_shapes(node["args"][key]) for key in ("input_type_shape", "output_type_shape"))
-    if op in INT8_MATMULS | FLOAT_MATMULS:
+    if op in INT8_MATMULS | WEIGHT_ONLY_MATMULS | FLOAT_MATMULS:
         macs = matmul_macs(outputs[0], _depth(inputs[0], outputs[0]))
     elif op in INT8_CONVOLUTIONS | FLOAT_CONVOLUTIONS:
         kernel = inputs[3] if op == "QLinearConv" else inputs[1]
@@ -120,7 +147,13 @@ def _layer(node: dict[str, Any]) -> Layer | None:
     else:
         return None
     name = str(node["name"]).removesuffix("_kernel_time")
-    return Layer(name, op, macs, int8=op in INT8_MATMULS | INT8_CONVOLUTIONS)
+    return Layer(name, op, macs, _kernel(op))
+
+
+def _kernel(op: str) -> Kernel:
+    if op in INT8_MATMULS | INT8_CONVOLUTIONS:
+        return "int8"
+    return "weight-only" if op in WEIGHT_ONLY_MATMULS else "float"
 
 
 def _depth(left: Sequence[int], output: Sequence[int]) -> int:

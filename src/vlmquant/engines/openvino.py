@@ -1,20 +1,24 @@
 """OpenVINO on the CPU."""
 
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlmquant.engines.audit import Coverage, Layer, convolution_macs, matmul_macs
+from vlmquant.engines.audit import Coverage, Kernel, Layer, convolution_macs, matmul_macs
+from vlmquant.engines.graph import GraphSession, Port
 from vlmquant.engines.session import AnyArray, Session, check_request
 from vlmquant.errors import EngineError
 
 NAME = "openvino"
 PRECISIONS = ("f32", "bf16")
 
-INT8_PRECISIONS = frozenset({"i8", "u8"})
+INTEGERS = frozenset({"i8", "u8", "i4", "u4"})
 MULTIPLYING_KERNELS = frozenset({"Convolution", "FullyConnected", "MatMul", "ScaledDotProductAttention", "Subgraph"})
+
+RESCALING = "/Dequantization"
 
 _DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
 
@@ -31,21 +35,28 @@ def load(path: Path, threads: int | None, precision: str = "f32") -> Session:
     return _as_session(model, _compile(model, path, threads, precision), path)
 
 
-def audit(path: Path, example: AnyArray) -> Coverage:
-    """Return which layers of the compiled graph OpenVINO gave to INT8 kernels, with the MACs `example` takes.
+def load_graph(path: Path, threads: int | None, precision: str = "f32") -> GraphSession:
+    """Load the ONNX graph at `path`, of any number of inputs and outputs; else as `load`."""
+    check_request(NAME, path, threads, precision, PRECISIONS)
+    model = _read(path)
+    return _as_graph_session(model, _compile(model, path, threads, precision))
+
+
+def audit(path: Path, *examples: AnyArray) -> Coverage:
+    """Return which layers of the compiled graph OpenVINO gave to INT8 kernels, with the MACs `examples` take.
 
     MACs are those of the graph in the file; a layer that cannot be found again in the compiled graph counts as float.
     """
     check_request(NAME, path, None, "f32", PRECISIONS)
     model = _read(path)
     compiled = _compile(model, path, None, "f32")
-    _as_session(model, compiled, path)(example)
-    integer_layers = _executed_in_int8(compiled.get_runtime_model())
-    model.reshape(list(example.shape))
+    _as_graph_session(model, compiled)(*examples)
+    kernels = _kernels(compiled.get_runtime_model())
+    model.reshape({port: list(example.shape) for port, example in zip(model.inputs, examples, strict=True)})
     return Coverage(
         NAME,
         tuple(
-            Layer(name, operation.get_type_name(), macs, int8=name in integer_layers)
+            Layer(name, operation.get_type_name(), macs, kernels.get(name, "float"))
             for operation in model.get_ordered_ops()
             if (macs := _macs(operation)) and (name := operation.get_friendly_name())
         ),
@@ -102,6 +113,30 @@ def _as_session(model: Any, compiled: Any, path: Path) -> Session:
     )
 
 
+def _as_graph_session(model: Any, compiled: Any) -> GraphSession:
+    request = compiled.create_infer_request()
+
+    def run(arrays: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
+        request.infer(list(arrays), share_inputs=True)
+        # The engine writes its next results into the same memory, so the caller gets his own.
+        return tuple(np.array(tensor.data) for tensor in request.output_tensors)
+
+    return GraphSession(
+        name=NAME,
+        threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
+        inputs=[
+            Port(
+                port.get_any_name(),
+                tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape()),
+                _DTYPES[port.get_element_type().get_type_name()],
+            )
+            for port in model.inputs
+        ],
+        outputs=[port.get_any_name() for port in model.outputs],
+        run=run,
+    )
+
+
 def _macs(operation: Any) -> int:
     kind = operation.get_type_name()
     if kind == "MatMul":
@@ -118,13 +153,19 @@ def _macs(operation: Any) -> int:
     return 0
 
 
-def _executed_in_int8(runtime_model: Any) -> set[str]:
-    """Names (in the file) of the layers that the compiled graph fused into integer kernels."""
-    names: set[str] = set()
+def _kernels(runtime_model: Any) -> dict[str, Kernel]:
+    """Return, by its name in the file, what kernel of the compiled graph each layer went into."""
+    kernels: dict[str, Kernel] = {}
     for node in runtime_model.get_ordered_ops():
         facts = {key: str(getattr(value, "value", value)) for key, value in node.get_rt_info().items()}
-        # `runtimePrecision` is that of the kernel's first input, `primitiveType` the kernel itself: brgemm_avx512_I8.
-        integer = facts["runtimePrecision"] in INT8_PRECISIONS and facts["primitiveType"].lower().endswith("i8")
-        if integer and facts["layerType"] in MULTIPLYING_KERNELS:
-            names.update(facts["originalLayersNames"].split(","))
-    return names
+        if facts["layerType"] in MULTIPLYING_KERNELS:
+            kernels |= dict.fromkeys(facts["originalLayersNames"].split(","), _kernel(facts))
+    # Of a layer whose sums are rescaled in the same kernel sometimes only the rescaling keeps a name.
+    return {name.split(RESCALING)[0]: kernel for name, kernel in kernels.items()} | kernels
+
+
+def _kernel(facts: Mapping[str, str]) -> Kernel:
+    # `runtimePrecision` is that of the narrowest input, `primitiveType` the kernel itself: brgemm_avx512_I8.
+    if facts["runtimePrecision"] not in INTEGERS:
+        return "float"
+    return "int8" if facts["primitiveType"].lower().endswith("i8") else "weight-only"

@@ -1,4 +1,4 @@
-"""The published CLIP architectures with random weights: speed and size do not depend on what the weights are."""
+"""The published CLIP and BLIP architectures with random weights: speed and size do not depend on what they are."""
 
 import itertools
 import json
@@ -14,8 +14,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel
 
 from vlmquant.errors import ModelError, unknown
+from vlmquant.models.blip_architectures import (
+    BLIP_ARCHITECTURES,
+    blip_preprocessing,
+    invented_wordpiece,
+    random_blip,
+)
 from vlmquant.models.checkpoint import RANDOM_WEIGHTS_KEY
 from vlmquant.models.openai_names import random_state
+from vlmquant.models.spec import PREPROCESSOR
 from vlmquant.models.tokenizer import END, START, Tokenizer, clip_bpe
 
 LOGIT_SCALE_LOG = 4.6052
@@ -102,13 +109,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ViT-B-16": clip_config(image_size=224, patch_size=16, vision=(768, 12, 12), text=(512, 12, 8), projection=512),
     "ViT-L-14": clip_config(image_size=224, patch_size=14, vision=(1024, 24, 16), text=(768, 12, 12), projection=768),
     "RN50": resnet_config(image_size=224, layers=(3, 4, 6, 3), width=64, text=(512, 12), projection=1024),
+    **BLIP_ARCHITECTURES,
 }
 
 
 def random_checkpoint(architecture: str, folder: Path, seed: int = 0) -> Path:
     """Write a full-size checkpoint of `architecture` with random weights to `folder`, which must not exist.
 
-    The tokenizer is CLIP's kind at CLIP's size with invented merges. Raises ModelError.
+    The tokenizer is of the model's kind and size with invented tokens. Raises ModelError.
     """
     if architecture not in ARCHITECTURES:
         raise unknown(ModelError, "architecture", architecture, ARCHITECTURES)
@@ -116,7 +124,7 @@ def random_checkpoint(architecture: str, folder: Path, seed: int = 0) -> Path:
 
 
 def write_random_checkpoint(config: Mapping[str, Any], folder: Path, seed: int) -> Path:
-    """Write a folder for `config` (see `clip_config`, `resnet_config`) with random weights.
+    """Write a folder for `config` (see `clip_config`, `resnet_config`, `blip_config`) with random weights.
 
     The same seed gives the same bytes, and the global random state is left alone. The folder appears whole or not at
     all. Raises ModelError when it exists.
@@ -129,13 +137,13 @@ def write_random_checkpoint(config: Mapping[str, Any], folder: Path, seed: int) 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             state = _RANDOM_STATES[config["model_type"]](config)
-        state["logit_scale"] = torch.tensor(LOGIT_SCALE_LOG)
         safetensors.torch.save_file(state, temporary / "model.safetensors", {"format": "pt"})
         _write_json(temporary / "config.json", {**config, RANDOM_WEIGHTS_KEY: True})
-        _write_json(temporary / "preprocessor_config.json", _preprocessing(config["vision_config"]["image_size"]))
-        invented_tokenizer(config["text_config"]["vocab_size"], config["text_config"]["max_position_embeddings"]).save(
-            temporary
-        )
+        blip, text = config["model_type"] == "blip", config["text_config"]
+        preprocessing = (blip_preprocessing if blip else _preprocessing)(config["vision_config"]["image_size"])
+        _write_json(temporary / PREPROCESSOR, {**preprocessing, "image_mean": _MEAN, "image_std": _STD})
+        invented = invented_wordpiece if blip else invented_tokenizer
+        invented(text["vocab_size"], text["max_position_embeddings"]).save(temporary)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -144,10 +152,15 @@ def write_random_checkpoint(config: Mapping[str, Any], folder: Path, seed: int) 
 
 def _random_clip(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return a state drawn as transformers initializes CLIP."""
-    return dict(CLIPModel(CLIPConfig.from_dict(dict(config))).state_dict())
+    state = dict(CLIPModel(CLIPConfig.from_dict(dict(config))).state_dict())
+    return {**state, "logit_scale": torch.tensor(LOGIT_SCALE_LOG)}
 
 
-_RANDOM_STATES = {"clip": _random_clip, "clip-resnet": random_state}
+def _random_resnet(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {**random_state(config), "logit_scale": torch.tensor(LOGIT_SCALE_LOG)}
+
+
+_RANDOM_STATES = {"clip": _random_clip, "clip-resnet": _random_resnet, "blip": random_blip}
 
 
 def invented_tokenizer(vocabulary: int, context_length: int) -> Tokenizer:
@@ -179,8 +192,6 @@ def _preprocessing(image_size: int) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": _MEAN,
-        "image_std": _STD,
     }
 
 

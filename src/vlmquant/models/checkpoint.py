@@ -49,7 +49,12 @@ class Checkpoint:
 
 
 def usable_device(device: str) -> torch.device:
-    """Return torch's name for `device`. Raises ModelError listing those present when it cannot be used."""
+    """Return torch's name for `device`; "auto" is CUDA where it is present and the CPU where not.
+
+    Raises ModelError listing the devices present when it cannot be used.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         target = torch.device(device)
         torch.empty(1, device=target)

@@ -46,9 +46,48 @@ class Encoder(Protocol):
         ...
 
 
+class Captioner(Protocol):
+    """A model that says what is in an image; the float model, the simulation and every bundle are alike."""
+
+    @property
+    def name(self) -> str:
+        """What to call this model in tables."""
+        ...
+
+    def caption(self, images: Sequence[Image]) -> list[str]:
+        """Return one caption per image."""
+        ...
+
+
+class Answerer(Protocol):
+    """A model that answers questions about images."""
+
+    @property
+    def name(self) -> str:
+        """What to call this model in tables."""
+        ...
+
+    def answer(self, images: Sequence[Image], questions: Sequence[str]) -> list[str]:
+        """Return one answer per pair of an image and a question. Raises DataError for a question it cannot read."""
+        ...
+
+
+class Matcher(Protocol):
+    """A model that tells whether a text describes an image."""
+
+    @property
+    def name(self) -> str:
+        """What to call this model in tables."""
+        ...
+
+    def match(self, images: Sequence[Image], texts: Sequence[str]) -> FloatArray:
+        """Return (n,) float32, the probability 0 to 1 that each pair of an image and a text matches."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """How a picture becomes the image tower's input; the fields of `preprocessor_config.json` that CLIP uses.
+    """How a picture becomes a model's input; the fields of `preprocessor_config.json` that CLIP and BLIP use.
 
     Exactly one of `shortest_edge` (keep the aspect ratio) and `resize_height`/`resize_width` (squash) is set.
     `resample` is Pillow's filter number (3 = bicubic). The result is (3, crop_height, crop_width) float32, CHW, RGB:
@@ -80,7 +119,7 @@ class ImageSpec:
         """Read the dict of a `preprocessor_config.json`. Raises ModelError where a step is missing or unusual."""
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if not config.get(step, True):
-                raise ModelError(f"preprocessor_config.json turns {step} off; every CLIP checkpoint has it on")
+                raise ModelError(f"preprocessor_config.json turns {step} off; every CLIP and BLIP checkpoint has it on")
         for key in ("image_mean", "image_std"):
             if len(config.get(key) or ()) != 3:
                 raise ModelError(f"preprocessor_config.json has {key} = {config.get(key)!r}, expected three numbers")

@@ -30,8 +30,8 @@ class Tokenizer:
         self, bpe: tokenizers.Tokenizer, *, context_length: int, eos_token: str = END, pad_token: str = END
     ) -> None:
         self.context_length = context_length
-        self.eos_id = _token_id(bpe, eos_token)
-        self.pad_id = _token_id(bpe, pad_token)
+        self.eos_id = token_id(bpe, eos_token)
+        self.pad_id = token_id(bpe, pad_token)
         self._tokens = {"eos_token": eos_token, "pad_token": pad_token}
         self._bpe = tokenizers.Tokenizer.from_str(bpe.to_str())
         self._bpe.no_padding()
@@ -57,10 +57,10 @@ class Tokenizer:
         The context length is `max_position_embeddings` of `config.json`'s text part, else `model_max_length` of
         `tokenizer_config.json`. Raises ModelError when one of these is missing or does not parse.
         """
-        settings = _read_json(folder / "tokenizer_config.json")
+        settings = read_json(folder / "tokenizer_config.json")
         return cls(
             _read_bpe(folder),
-            context_length=_context_length(folder, settings),
+            context_length=context_length_of(folder, settings),
             eos_token=_content(settings.get("eos_token", END)),
             pad_token=_content(settings.get("pad_token", END)),
         )
@@ -103,7 +103,7 @@ def clip_bpe(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> tok
     bpe.decoder = decoders.ByteLevel()
     bpe.add_special_tokens([START, END])
     bpe.post_processor = processors.RobertaProcessing(
-        (END, _token_id(bpe, END)), (START, _token_id(bpe, START)), trim_offsets=False, add_prefix_space=False
+        (END, token_id(bpe, END)), (START, token_id(bpe, START)), trim_offsets=False, add_prefix_space=False
     )
     return bpe
 
@@ -118,12 +118,13 @@ def _read_bpe(folder: Path) -> tokenizers.Tokenizer:
     if vocab.is_file() and merges.is_file():
         lines = merges.read_text(encoding="utf-8").split("\n")
         pairs = [line.split(" ") for line in lines if line.count(" ") == 1 and not line.startswith("#version")]
-        return clip_bpe(_read_json(vocab), [(left, right) for left, right in pairs])
+        return clip_bpe(read_json(vocab), [(left, right) for left, right in pairs])
     raise ModelError(f"{folder} has no tokenizer.json (nor vocab.json and merges.txt); copy it from the checkpoint")
 
 
-def _context_length(folder: Path, settings: Mapping[str, Any]) -> int:
-    text = _read_json(folder / "config.json").get("text_config") or {}
+def context_length_of(folder: Path, settings: Mapping[str, Any]) -> int:
+    """Return how many tokens a text may have, from `config.json` or `settings` (`tokenizer_config.json`)."""
+    text = read_json(folder / "config.json").get("text_config") or {}
     length = text.get("max_position_embeddings") or settings.get("model_max_length")
     if not isinstance(length, int) or not 2 < length < _NO_LIMIT:
         raise ModelError(
@@ -133,7 +134,7 @@ def _context_length(folder: Path, settings: Mapping[str, Any]) -> int:
     return length
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Return the object in `path`; an absent file is an empty object, since each one is optional by itself."""
     if not path.is_file():
         return {}
@@ -151,7 +152,8 @@ def _content(token: Any) -> str:
     return str(token["content"] if isinstance(token, dict) else token)
 
 
-def _token_id(bpe: tokenizers.Tokenizer, token: str) -> int:
+def token_id(bpe: tokenizers.Tokenizer, token: str) -> int:
+    """Return the id of `token`. Raises ModelError when the tokenizer has none."""
     identifier = bpe.token_to_id(token)
     if identifier is None:
         raise ModelError(f"the tokenizer has no token {token!r}, which its configuration names")

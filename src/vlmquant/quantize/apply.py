@@ -12,13 +12,23 @@ from torch import Tensor, nn
 from vlmquant.models.resnet import StoredTensor
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.affine import Floats
-from vlmquant.quantize.attention import PRODUCTS, is_attention, make_attention_explicit
+from vlmquant.quantize.attention import PRODUCTS, is_attention, is_fused_attention, make_attention_explicit
 from vlmquant.quantize.calibrate import histogram_of, input_histograms, mean_output_errors, second_moments
+from vlmquant.quantize.damage import Plan
 from vlmquant.quantize.gptq import round_gptq
 from vlmquant.quantize.half import halve
-from vlmquant.quantize.modules import IntegerEmbedding, MatMul, PerTokenLinear, QuantizedConv2d, QuantizedLinear
+from vlmquant.quantize.modules import (
+    IntegerEmbedding,
+    MatMul,
+    PerTokenLinear,
+    QuantizedConv2d,
+    QuantizedLinear,
+    TiedEmbedding,
+)
 from vlmquant.quantize.observe import OBSERVERS, Histogram
+from vlmquant.quantize.outliers import handle_outliers
 from vlmquant.quantize.recipe import Recipe
+from vlmquant.quantize.reconstruction import reconstruct
 from vlmquant.quantize.rounding import FakeQuantize, WholeBatchFakeQuantize
 from vlmquant.quantize.schemes import WeightScheme
 from vlmquant.quantize.search import search_scales
@@ -48,7 +58,7 @@ def sites(tower: nn.Module, recipe: Recipe) -> list[str]:
 def multiplications(tower: nn.Module) -> list[str]:
     """Return the names of all modules that a recipe can name, attention's two products among them."""
     names = [name for name, module in tower.named_modules() if isinstance(module, NAMEABLE)]
-    attentions = [name for name, module in tower.named_modules() if is_attention(module)]
+    attentions = [name for name, module in tower.named_modules() if is_attention(module) or is_fused_attention(module)]
     return names + [f"{name}.{product}" for name in attentions for product in PRODUCTS]
 
 
@@ -60,12 +70,39 @@ def quantize_tower(
     Raises CalibrationError when the recipe has to measure something and there are no inputs or a site sees a value
     that is not finite.
     """
+    return quantize_by_damage(tower, recipe, inputs, description, track)[0]
+
+
+def quantize_by_damage(
+    tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
+) -> tuple[nn.Module, Recipe]:
+    """Return what `quantize_tower` does, and the recipe with its outlier handling spelled out for this tower."""
+    plan, carried_out = plan_by_damage(tower, recipe, inputs, description, track)
+    return plan.carried_out(), carried_out
+
+
+def plan_by_damage(
+    tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
+) -> tuple[Plan, Recipe]:
+    """Return the same before it is carried out: what takes which module's place, and the recipe spelled out."""
+    if recipe.outliers is None:
+        return plan_tower(tower, recipe, inputs, description, track), recipe
+    make_plan = partial(plan_tower, tower, inputs=inputs, description=description, track=track)
+    handled = handle_outliers(make_plan, recipe, sites(tower, recipe), inputs, description, track)
+    return handled.plan, handled.recipe
+
+
+def plan_tower(
+    tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
+) -> Plan:
+    """Return what `recipe`, apart from its outlier handling, replaces in a copy of `tower`."""
     result = copy.deepcopy(tower).eval()
     if recipe.weights.number != "integer":
         halve(result, sites(result, recipe), _token_tables(result), recipe.weights.number)
-        return result
+        return Plan(result, {})
     if recipe.attention_matmuls:
-        make_attention_explicit(result)
+        assert recipe.activations is not None
+        make_attention_explicit(result, per_head=recipe.activations.granularity == "head")
     if recipe.smoothing:
         smooth(result, partial(_quantized_linear, result, recipe), inputs, f"{description}: smoothing", track)
     roundings = input_roundings(result, recipe, inputs, description, track)
@@ -80,17 +117,14 @@ def quantize_tower(
         for name, error in errors.items():
             bias = replacements[name].bias
             replacements[name].bias = nn.Parameter(-error if bias is None else bias - error, requires_grad=False)
-    for name, rounding in roundings.items():
-        if name not in replacements:
-            result.set_submodule(name, rounding)
-    for name, module in replacements.items():
-        result.set_submodule(name, module)
+    tables: dict[str, nn.Module] = {}
     if recipe.token_table_bits is not None:
         for name in _token_tables(result):
             table = result.get_submodule(name)
             assert isinstance(table, nn.Embedding)
-            result.set_submodule(name, IntegerEmbedding(table))
-    return result
+            head = next((replacements[head] for head in replacements if _tied(result, head) is table), None)
+            tables[name] = IntegerEmbedding(table) if head is None else TiedEmbedding(head)
+    return Plan(result, {**roundings, **replacements, **tables})
 
 
 def input_roundings(
@@ -107,7 +141,10 @@ def input_roundings(
         return {name: WholeBatchFakeQuantize(_bits(recipe, name)) for name in names}
     if recipe.activations.ranges == "per-token":
         return {}
-    names += [f"{name}.{operand}" for name in _matmuls(tower, recipe) for operand in ("left", "right")]
+    for name in _matmuls(tower, recipe):
+        product = tower.get_submodule(name)
+        assert isinstance(product, MatMul)
+        names += [f"{name}.{operand}" for pair in product.roundings for operand in pair]
     names += _stored_tensors(tower, recipe)
     histograms = input_histograms(tower, names, inputs, description, track)
     return {name: _static_rounding(tower, recipe, name, histogram) for name, histogram in histograms.items()}
@@ -149,7 +186,7 @@ def _integer_weights(
     second_order: list[str] = []
     for name in sites(tower, recipe):
         module, scheme = tower.get_submodule(name), _weight_scheme(tower, recipe, name)
-        if scheme.rounding == "gptq" and isinstance(module, nn.Linear):
+        if scheme.rounding != "nearest" and isinstance(module, nn.Linear):
             second_order.append(name)
         else:
             matrix = _matrix(module)
@@ -160,6 +197,9 @@ def _integer_weights(
         for name in chunk:
             matrix, scheme = _matrix(tower.get_submodule(name)), _weight_scheme(tower, recipe, name)
             found[name] = round_gptq(matrix, _scales_of(scales, name, matrix, scheme), moments.pop(name), scheme)
+    if recipe.weights.rounding == "reconstruction":
+        schemes = {name: _weight_scheme(tower, recipe, name) for name in found}
+        return reconstruct(tower, found, schemes, roundings, inputs, f"{description}: reconstruction", track)
     return found
 
 
@@ -171,8 +211,17 @@ def _scales_of(
 
 def _weight_scheme(tower: nn.Module, recipe: Recipe, name: str) -> WeightScheme:
     scheme = recipe.weights_at(name)
+    if recipe.token_table_bits is not None and _tied(tower, name) is not None:
+        return WeightScheme(bits=recipe.token_table_bits)  # one table for both, and looking up needs plain rows
     convolution = isinstance(tower.get_submodule(name), nn.Conv2d)
     return replace(scheme, granularity="channel") if convolution and scheme.granularity == "group" else scheme
+
+
+def _tied(tower: nn.Module, name: str) -> nn.Embedding | None:
+    """Return the token table whose weight the Linear called `name`, an output head, shares."""
+    weight = tower.get_submodule(name).weight
+    tables = (tower.get_submodule(table) for table in _token_tables(tower))
+    return next((table for table in tables if isinstance(table, nn.Embedding) and table.weight is weight), None)
 
 
 def _matrix(module: nn.Module) -> Floats:

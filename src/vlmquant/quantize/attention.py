@@ -8,25 +8,58 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from vlmquant.quantize.modules import MatMul
+from vlmquant.quantize.rounding import PerHead
 
 IMPLEMENTATION = "vlmquant_explicit"
 PRODUCTS = ("scores_product", "values_product")
 
 
-def make_attention_explicit(tower: nn.Module) -> None:
+def make_attention_explicit(tower: nn.Module, *, per_head: bool = False) -> None:
     """Give every transformers attention block of `tower`, in place, the modules `scores_product` and `values_product`.
 
-    The output does not change. `tower` must be a copy that is about to be quantized: its configuration changes too.
+    With `per_head` their operands pass through one module for each head. The output does not change. `tower` must be
+    a copy that is about to be quantized: its configuration changes too.
     """
     AttentionInterface.register(IMPLEMENTATION, _explicit_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
-    for module in list(tower.modules()):
+    for name, module in list(tower.named_modules()):
+        if is_fused_attention(module):
+            tower.set_submodule(name, FusedAttention(module, per_head))
+            continue
         config: Any = getattr(module, "config", None)
         if hasattr(config, "_attn_implementation"):
             config._attn_implementation = IMPLEMENTATION
         if is_attention(module):
-            for name in PRODUCTS:
-                module.add_module(name, MatMul())
+            _add_products(module, per_head)
+
+
+def _add_products(module: Any, per_head: bool) -> None:
+    for name in PRODUCTS:
+        product = MatMul()
+        if per_head:
+            product.left, product.right = PerHead(module.num_heads), PerHead(module.num_heads)
+        module.add_module(name, product)
+
+
+class FusedAttention(nn.Module):
+    """transformers' `BlipAttention`, one projection to queries, keys and values, with its products as modules."""
+
+    def __init__(self, attention: Any, per_head: bool) -> None:
+        super().__init__()
+        self.qkv, self.projection = attention.qkv, attention.projection
+        self.num_heads, self.factor = attention.num_heads, attention.scale
+        _add_products(self, per_head)
+
+    def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        """Attend over (n, length, width); return the same shape and the probabilities."""
+        query, key, value = self.qkv(hidden_states).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        context, probabilities = _explicit_attention(self, query, key, value, None, self.factor)
+        return self.projection(context.flatten(2)), probabilities
+
+
+def is_fused_attention(module: nn.Module) -> bool:
+    """Whether `module` is an attention block of transformers' BLIP vision kind."""
+    return all(hasattr(module, name) for name in ("qkv", "projection", "num_heads", "scale"))
 
 
 def is_attention(module: nn.Module) -> bool:

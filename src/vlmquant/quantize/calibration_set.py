@@ -98,7 +98,11 @@ def _spread(paths: Sequence[Path], count: int) -> list[Path]:
 def _lines(path: Path) -> tuple[tuple[str, ...], str]:
     if not path.is_file():
         raise CalibrationError(f"text file {str(path)!r} does not exist; pass a file with one text per line")
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"text file {str(path)!r} is not UTF-8 text; pass one text per line") from error
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
         raise CalibrationError(f"text file {str(path)!r} is empty; expected one text per line")
     return lines, path.name

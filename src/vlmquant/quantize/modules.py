@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmquant.quantize.affine import channel_scales, quantize_rows
+from vlmquant.quantize.rounding import PerHead
 from vlmquant.quantize.weights import IntegerWeight
 
 
@@ -144,6 +145,13 @@ class MatMul(nn.Module):
         self.left: nn.Module = nn.Identity()
         self.right: nn.Module = nn.Identity()
 
+    @property
+    def roundings(self) -> list[tuple[str, str]]:
+        """The names below this module of what rounds the left and the right operand: one pair, or one for each head."""
+        if not isinstance(self.left, PerHead):
+            return [("left", "right")]
+        return [(f"left.heads.{head}", f"right.heads.{head}") for head in range(len(self.left.heads))]
+
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Map (..., n, k) and (..., k, m) to (..., n, m)."""
         return cast(Tensor, self.left(left) @ self.right(right))
@@ -165,3 +173,24 @@ class IntegerEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Map int64 ids (...) to float32 rows (..., width)."""
         return self.integers[ids].float() * self.scales[ids].unsqueeze(-1)
+
+
+class TiedEmbedding(nn.Module):
+    """The look-up table that is also the weight of an output head, which holds it as (width, rows) INT8.
+
+    Both read one buffer, so the table is stored once; one scale belongs to each row of the table.
+    """
+
+    integers: Tensor
+    scales: Tensor
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("integers", head.get_buffer("integers"))
+        self.register_buffer("scales", head.get_buffer("scales"))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map int64 ids (...) to float32 rows (..., width)."""
+        flat = ids.flatten()
+        columns = torch.index_select(self.integers, 1, flat).float() * torch.index_select(self.scales, 0, flat)
+        return columns.t().reshape(*ids.shape, -1)

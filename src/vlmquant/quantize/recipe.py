@@ -7,7 +7,14 @@ from fnmatch import fnmatch
 from typing import Any, Literal
 
 from vlmquant.errors import RecipeError, unknown
-from vlmquant.quantize.schemes import ActivationScheme, Number, SiteBits, WeightScheme, check_choice
+from vlmquant.quantize.schemes import (
+    ActivationScheme,
+    Number,
+    OutlierHandling,
+    SiteBits,
+    WeightScheme,
+    check_choice,
+)
 
 Search = Literal["none", "hessian"]
 
@@ -21,7 +28,8 @@ class Recipe:
     `activations` None leaves them float (weight-only). `keep_float` holds shell patterns of module names
     (`*.mlp.fc2`) that stay as they are, `overrides` gives some sites other bit-widths; the last match counts.
     `attention_matmuls` quantizes both products inside attention too. `smoothing` moves outlier channels from
-    activations into weights, `bias_correction` takes the mean error of each output out of its bias, `search`
+    activations into weights, `outliers` does so, and leaves the worst layers float, only where outliers do damage,
+    `bias_correction` takes the mean error of each output out of its bias, `search`
     "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin` gives the
     inputs behind a GELU and a softmax two steps. The token table, a look-up and no multiplication, is stored as
     per-row integers of `token_table_bits` whatever the integers of the rest are; None leaves it float. Half-precision
@@ -36,6 +44,7 @@ class Recipe:
     overrides: tuple[SiteBits, ...] = ()
     attention_matmuls: bool = False
     smoothing: bool = False
+    outliers: OutlierHandling | None = None
     bias_correction: bool = False
     search: Search = "none"
     twin: bool = False
@@ -52,6 +61,8 @@ class Recipe:
                 raise RecipeError(f"recipe {self.name!r}: {name} needs static activation ranges")
         if self.weights.number != "integer" and (self.activations is not None or self.overrides):
             raise RecipeError(f"recipe {self.name!r}: {self.weights.number} weights go with float activations only")
+        if self.activations and self.activations.granularity == "head" and not self.attention_matmuls:
+            raise RecipeError(f"recipe {self.name!r}: ranges per head need attention_matmuls; only they have heads")
         if self.activations and self.activations.ranges == "per-token" and self.weights.granularity == "group":
             raise RecipeError(f"recipe {self.name!r}: per-token ranges need one weight scale per channel or tensor")
 
@@ -63,7 +74,8 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether anything has to be measured on a calibration set."""
-        return self.static or self.smoothing or self.bias_correction or self.weights.rounding == "gptq"
+        adapted = self.smoothing or self.outliers is not None
+        return self.static or adapted or self.bias_correction or self.weights.rounding != "nearest"
 
     @property
     def multiplies_8_bits(self) -> bool:
@@ -104,6 +116,9 @@ class Recipe:
         activations = fields.get("activations", {})
         if activations is not None:
             fields["activations"] = ActivationScheme(**_checked(ActivationScheme, activations))
+        outliers = fields.get("outliers")
+        if outliers is not None:
+            fields["outliers"] = OutlierHandling(**_checked(OutlierHandling, outliers))
         fields["keep_float"] = tuple(fields.get("keep_float", ()))
         fields["overrides"] = tuple(SiteBits(**_checked(SiteBits, item)) for item in fields.get("overrides", ()))
         return cls(**fields)
@@ -116,6 +131,8 @@ def simulation_only(recipe: Recipe) -> str | None:
         widths |= {recipe.activations.bits, *(o.activations for o in recipe.overrides)}
         if recipe.activations.ranges == "whole-batch":
             return "ranges over a whole batch are simulated for comparison with torch's dynamic quantization"
+        if recipe.activations.granularity == "head":
+            return "engines' integer kernels multiply all heads of an attention on one grid, not one per head"
     if 16 in widths and recipe.weights.number == "integer":
         return "no engine has kernels for 16-bit integers"
     if recipe.twin:
@@ -188,6 +205,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="static-int8",
             description="8-bit weights per channel, 8-bit activations on calibrated ranges; fastest on CPUs with VNNI",
+            outliers=OutlierHandling(),
         ),
         Recipe(
             name="static-int8-7bit-weights",

@@ -1,7 +1,7 @@
 """Rounding of activations as torch modules, one class for each way to find the step."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,35 @@ def fake_quantize(values: Tensor, scale: float, zero_point: int, qmin: int, qmax
 @fake_quantize.register_fake
 def _(values: Tensor, scale: float, zero_point: int, qmin: int, qmax: int) -> Tensor:
     return torch.empty_like(values)
+
+
+def _keep_inside(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    values, scale, zero_point, qmin, qmax = inputs
+    ctx.save_for_backward((values >= (qmin - zero_point - 0.5) * scale) & (values <= (qmax - zero_point + 0.5) * scale))
+
+
+def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    (inside,) = ctx.saved_tensors
+    return gradient * inside, None, None, None, None
+
+
+# Rounding counts as the identity where nothing is clipped (Bengio et al. 2013, arXiv 1308.3432).
+fake_quantize.register_autograd(_straight_through, setup_context=_keep_inside)
+
+
+class _RoundStraight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return torch.round(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def round_straight(values: Tensor) -> Tensor:
+    """Round to the nearest integers, half to even; a gradient passes as if nothing had happened."""
+    return cast(Tensor, _RoundStraight.apply(values))  # type: ignore[no-untyped-call]
 
 
 class FakeQuantize(nn.Module):
@@ -50,6 +79,36 @@ class WholeBatchFakeQuantize(nn.Module):
         scale = max((high - low) / qmax, SMALLEST_SCALE)
         zero_point = min(max(round(-low / scale), 0), qmax)
         return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, qmax)
+
+
+class TokenFakeQuantize(nn.Module):
+    """Rounds each row of its input on the asymmetric grid of its own range, as `PerTokenLinear` does."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return `values` (..., width), every row on its own grid, same shape."""
+        qmax = 2**self.bits - 1
+        low = values.detach().amin(dim=-1, keepdim=True).clamp(max=0)
+        high = values.detach().amax(dim=-1, keepdim=True).clamp(min=0)
+        scale = ((high - low) / qmax).clamp(min=SMALLEST_SCALE)
+        zero_point = torch.round(-low / scale)
+        integers = torch.clamp(round_straight(values / scale) + zero_point, 0, qmax)
+        return cast(Tensor, (integers - zero_point) * scale)
+
+
+class PerHead(nn.Module):
+    """Rounds each head of an attention operand on a grid of its own; the identity until `heads` are replaced."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Identity() for _ in range(heads))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return `values` (n, heads, ., .) rounded head by head, same shape."""
+        return torch.stack([round_(part) for round_, part in zip(self.heads, values.unbind(1), strict=True)], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +160,9 @@ class TwinFakeQuantize(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Return `values` on the grid, same shape."""
         grid = self.grid
-        small = torch.clamp(torch.round(values / grid.small_step), grid.small_qmin, grid.small_qmax) * grid.small_step
-        large = torch.clamp(torch.round(values / grid.large_step), 0, grid.large_qmax) * grid.large_step
-        return torch.where(values <= grid.border, small, large)
+        small = torch.clamp(round_straight(values / grid.small_step), grid.small_qmin, grid.small_qmax)
+        large = torch.clamp(round_straight(values / grid.large_step), 0, grid.large_qmax)
+        return torch.where(values <= grid.border, small * grid.small_step, large * grid.large_step)
 
 
 def activation_minimum(activation: nn.Module) -> float:

@@ -8,8 +8,9 @@ from vlmquant.errors import RecipeError, unknown
 Number = Literal["integer", "float16", "bfloat16"]
 Granularity = Literal["channel", "tensor", "group"]
 Scales = Literal["max", "mse"]
-Rounding = Literal["nearest", "gptq"]
+Rounding = Literal["nearest", "gptq", "reconstruction"]
 Ranges = Literal["static", "per-token", "whole-batch"]
+ActivationGranularity = Literal["tensor", "head"]
 Observer = Literal["minmax", "percentile", "mse", "kl"]
 
 BITS = (*range(2, 9), 16)
@@ -21,8 +22,9 @@ class WeightScheme:
 
     `granularity`: one scale per output channel, per tensor, or per `group_size` inputs of each output channel (the
     last group of a row may be shorter; a convolution has one group per channel). `scales`: "max" covers the largest
-    magnitude, "mse" clips where the squared rounding error is least. `rounding`: "nearest", or "gptq", which lets
-    later columns make up for the rounding of earlier ones (Frantar et al. 2022).
+    magnitude, "mse" clips where the squared rounding error is least. `rounding`: "nearest"; "gptq", which lets later
+    columns make up for the rounding of earlier ones (Frantar et al. 2022); or "reconstruction", which goes on from
+    there below 8 bits and learns the integers block by block (Li et al. 2021).
     """
 
     bits: int = 8
@@ -51,15 +53,21 @@ class ActivationScheme:
     `ranges`: "static" fixes one range per tensor on a calibration set, chosen by `observer`; "per-token" takes each
     row's own range at run time; "whole-batch" takes one range over everything a site sees in one call, as torch's
     dynamic quantization does. `observer`: "minmax" never clips, "percentile" keeps 99.99 % of the values, "mse" clips
-    where the squared rounding error is least, "kl" where the distribution changes least.
+    where the squared rounding error is least, "kl" where the distribution changes least. `granularity` is that of
+    static ranges: one per "tensor", or one per "head" for the operands of attention's products (a Linear sums over all
+    heads, so its input has one range either way).
     """
 
     bits: int = 8
     ranges: Ranges = "static"
     observer: Observer = "mse"
+    granularity: ActivationGranularity = "tensor"
 
     def __post_init__(self) -> None:
         check_bits("activation", self.bits)
+        check_choice("activation granularity", self.granularity, ActivationGranularity)
+        if self.granularity == "head" and self.ranges != "static":
+            raise RecipeError(f"ranges per head are static ones, got ranges {self.ranges!r}")
         check_choice("activation ranges", self.ranges, Ranges)
         check_choice("observer", self.observer, Observer)
 
@@ -78,6 +86,27 @@ class SiteBits:
                 check_bits(kind, bits)
         if self.weights is self.activations is None:
             raise RecipeError(f"the override of {self.pattern!r} changes nothing; give weights or activations a width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutlierHandling:
+    """What to do where outliers do damage, which is 1 - mean cosine of the final embedding to the float model's.
+
+    Up to `tolerated_damage` nothing is done. Beyond it the tower is smoothed, and where that is not enough layers stay
+    float, the one first that does most damage alone, until the damage is tolerable: at most `worst_layers_float`, and
+    only such that alone do `least_layer_damage` or more.
+    """
+
+    tolerated_damage: float = 0.002
+    least_layer_damage: float = 0.0005
+    worst_layers_float: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in (("tolerated", self.tolerated_damage), ("least layer", self.least_layer_damage)):
+            if not 0 <= value <= 1:
+                raise RecipeError(f"{name} damage must be between 0 and 1 (1 - cosine), got {value}")
+        if self.worst_layers_float < 0:
+            raise RecipeError(f"worst_layers_float must not be negative, got {self.worst_layers_float}")
 
 
 def check_bits(kind: str, bits: int) -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.calibrate import check_inputs
+from vlmquant.quantize.damage import up_to
 from vlmquant.quantize.modules import MatMul
 from vlmquant.quantize.recipe import Recipe
 from vlmquant.quantize.rounding import FakeQuantize, TwinFakeQuantize, softmax_twin_grid
@@ -56,7 +57,7 @@ def observe_importance(
     """Run up to `INPUTS` inputs forward and back and return what every named Linear, Conv2d or MatMul saw."""
     check_inputs(inputs)
     generator = torch.Generator().manual_seed(seed)
-    batches = _up_to(inputs, INPUTS)
+    batches = up_to(inputs, INPUTS)
     found: dict[str, list[Seen]] = {site: [] for site in sites}
     with torch.inference_mode(False), torch.enable_grad():
         tower.requires_grad_(True)
@@ -83,9 +84,9 @@ def search_scales(
 ) -> tuple[dict[str, nn.Module], dict[str, NDArray[np.float32]]]:
     """Return better roundings of inputs than `roundings`, by name, and the weight scales (rows, groups) by site.
 
-    `sites` are Linears, Conv2ds and MatMuls; a MatMul's operands are called `site.left` and `site.right`. Weight
-    scales are chosen first, activation steps with them. A convolution of several groups keeps what it has: its output
-    is no one matrix product.
+    `sites` are Linears, Conv2ds and MatMuls; a MatMul's operands are called `site.left` and `site.right`, or
+    `site.left.heads.0` and so on. Weight scales are chosen first, activation steps with them. A convolution of several
+    groups keeps what it has: its output is no one matrix product.
     """
     sites = [site for site in sites if getattr(tower.get_submodule(site), "groups", 1) == 1]
     saw = observe_importance(tower, sites, inputs, f"{description}: gradients", track)
@@ -93,9 +94,9 @@ def search_scales(
     for site in track(list(sites), f"{description}: scales", len(sites)):
         module = tower.get_submodule(site)
         if isinstance(module, MatMul):
-            names = (f"{site}.left", f"{site}.right")
-            found = _search_matmul(saw.pop(site), better[names[0]], better[names[1]])
-            better.update(zip(names, found, strict=True))
+            pairs = [(f"{site}.{left}", f"{site}.{right}") for left, right in module.roundings]
+            for pair, part in zip(pairs, _by_head(saw.pop(site), len(pairs)), strict=True):
+                better.update(zip(pair, _search_matmul(part, better[pair[0]], better[pair[1]]), strict=True))
         else:
             weight: Any = module.weight
             matrix = weight.detach().flatten(1)
@@ -130,6 +131,15 @@ def _search_matmul(seen: Seen, left: nn.Module, right: nn.Module) -> tuple[nn.Mo
     rounded = left(first)
     rights = [(float(_weighted(seen, rounded @ choice(second) - target).sum()), choice) for choice in _like(right)]
     return left, min(rights, key=lambda pair: pair[0])[1]
+
+
+def _by_head(seen: Seen, parts: int) -> list[Seen]:
+    """Split what a MatMul saw into its heads; one part is all of them."""
+    if parts == 1:
+        return [seen]
+    first, second = seen.operands
+    heads = zip(*(torch.chunk(values, parts, dim=1) for values in (first, second, seen.importance)), strict=True)
+    return [Seen((left, right), importance) for left, right, importance in heads]
 
 
 def _like(rounding: nn.Module) -> list[nn.Module]:
@@ -202,10 +212,3 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts))
     height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
     return torch.cat([functional.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in parts])
-
-
-def _up_to(inputs: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Return batches spread evenly over `inputs` that hold about `count` inputs together."""
-    per_batch = max(len(batch) for batch in inputs)
-    wanted = max(1, count // per_batch)
-    return list(inputs)[:: max(1, -(-len(inputs) // wanted))]

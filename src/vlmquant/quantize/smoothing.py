@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.attention import is_attention
+from vlmquant.quantize.attention import is_attention, is_fused_attention
 from vlmquant.quantize.calibrate import check_inputs, watching
 
 STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85)
@@ -23,6 +23,8 @@ STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85)
 JUDGING_BATCHES = 2
 # A strength must take at least this share off the embedding's error, or "off" stays.
 LEAST_GAIN = 0.02
+# Where its readers, quantized as they are, do less damage than this (1 - mean cosine), a place is not searched.
+NEGLIGIBLE_ERROR = 1e-5
 
 MakeQuantized = Callable[[str, nn.Linear, Tensor], nn.Module]
 """From a site's name, the Linear with its new weights and the inputs it will see to the quantized module."""
@@ -40,7 +42,12 @@ def places(tower: nn.Module) -> list[Place]:
     """Return where `tower` can be smoothed exactly: both LayerNorms and the values of every transformer block."""
     found: list[Place] = []
     for name, block in tower.named_modules():
-        if not (hasattr(block, "self_attn") and hasattr(block, "layer_norm1") and is_attention(block.self_attn)):
+        if not (hasattr(block, "self_attn") and hasattr(block, "layer_norm1")):
+            continue
+        if is_fused_attention(block.self_attn):
+            found.append(Place(f"{name}.layer_norm1", (f"{name}.self_attn.qkv",)))
+            found.append(Place(f"{name}.layer_norm2", (f"{name}.mlp.fc1",)))
+        if not is_attention(block.self_attn):
             continue
         queries = tuple(f"{name}.self_attn.{projection}" for projection in ("q_proj", "k_proj", "v_proj"))
         found.append(Place(f"{name}.layer_norm1", queries))
@@ -93,9 +100,13 @@ def smooth(
             seen = _inputs_of(tower, place.readers[0], judged)
             weights = [tower.get_submodule(reader).get_parameter("weight") for reader in place.readers]
             candidates: dict[float | None, Tensor | None] = {None: None}
-            candidates |= {strength: smoothing_scales(seen, weights, strength) for strength in STRENGTHS}
+            off = _embedding_error(tower, place, None, seen, make_quantized, judged, expected)
+            if off > NEGLIGIBLE_ERROR:
+                candidates |= {strength: smoothing_scales(seen, weights, strength) for strength in STRENGTHS}
             errors = {
-                strength: _embedding_error(tower, place, scales, seen, make_quantized, judged, expected)
+                strength: off
+                if scales is None
+                else _embedding_error(tower, place, scales, seen, make_quantized, judged, expected)
                 for strength, scales in candidates.items()
             }
             best = min(errors, key=lambda strength: errors[strength])

@@ -16,7 +16,7 @@ def twin_rounding(
 ) -> TwinFakeQuantize | None:
     """Return the twin rounding for the input called `name`; None where it follows neither a GELU nor a softmax."""
     owner, _, last = name.rpartition(".")
-    if name.endswith("values_product.left"):
+    if ".values_product.left" in name:
         return TwinFakeQuantize(_softmax_grid(histogram, bits))
     activation = getattr(tower.get_submodule(owner), "activation_fn", None)
     if last != "fc2" or not isinstance(activation, nn.Module):

@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vlmquant.metrics.distances import wasserstein_1
 from vlmquant.report.plots import AFTER, BEFORE, LINE, plain
 
 BINS = 60
-COLOURS = (BEFORE, AFTER, LINE, "#5b8c5a", "#8a4f9e", "#b23a48")
+COLOURS = (BEFORE, AFTER, LINE, "#5b8c5a", "#8a4f9e", "#b23a48", "#2aa5a0", "#6b4a2b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,21 +20,6 @@ class Sample:
 
     label: str
     values: NDArray[np.float64]
-
-
-def wasserstein_1(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the Wasserstein-1 distance of two samples (n,) and (m,), in their unit.
-
-    The area between the two cumulative distribution functions: how far a value has to move on average for one
-    distribution to become the other. Source: Vallender, Theory of Probability and its Applications 18, 1974.
-    """
-    if first.ndim != 1 or second.ndim != 1 or not len(first) or not len(second):
-        raise ValueError(f"expected two samples of shape (n,), got {first.shape} and {second.shape}")
-    places = np.sort(np.concatenate([first, second]))
-    steps = np.diff(places)
-    below_first = np.searchsorted(np.sort(first), places[:-1], side="right") / len(first)
-    below_second = np.searchsorted(np.sort(second), places[:-1], side="right") / len(second)
-    return float(np.sum(np.abs(below_first - below_second) * steps))
 
 
 def overlaid(panels: Sequence[tuple[str, Sequence[Sample]]], unit: str) -> Figure:

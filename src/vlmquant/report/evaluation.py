@@ -174,14 +174,12 @@ def pareto_blocks(evidence: Evidence, groups: Sequence[Group], absent: list[str]
 
 def candidate_of(scored: Scored, benches: Sequence[BenchResult]) -> Candidate:
     """Return what a model costs and scores."""
-    fidelity = scored.run.fidelity
-    found = None if fidelity is None else float(fidelity["measures"]["image_cosine"]["mean"]["estimate"])
     return Candidate(
         label=scored.label,
         size_bytes=scored.facts.bytes_on_disk,
-        latency_ms=latency_ms(scored.run.model.name, scored.engine, benches),
+        latency_ms=latency_ms(scored.benched_as, scored.engine, benches),
         score=scored.score,
-        fidelity=1.0 if scored.is_reference else found,
+        fidelity=scored.fidelity,
         n=scored.n,
     )
 

@@ -5,7 +5,8 @@ from pathlib import PurePath
 
 import numpy as np
 
-from vlmquant.report.distributions import Sample, histogram, overlaid, wasserstein_1
+from vlmquant.metrics.distances import wasserstein_1
+from vlmquant.report.distributions import Sample, histogram, overlaid
 from vlmquant.report.evaluation_tables import drop_constant_columns
 from vlmquant.report.flips import farthest_blocks
 from vlmquant.report.matrices import Matrix, difference, side_by_side

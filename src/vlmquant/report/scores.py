@@ -32,13 +32,14 @@ METRIC_NAMES = {
 class Scored:
     """One model's score of one metric under one protocol, a rate in [0, 1] with its 95 % interval on `n` samples.
 
-    `run` is the run that it is from; `is_reference` tells the float model of that run from its candidate.
+    `fidelity` is the mean cosine to the float model, None where it is not known; `benched_as` the name of the bundle
+    in whose bench the model is a contender.
     """
 
-    run: Run
     facts: ModelFacts
     engine: str
-    is_reference: bool
+    fidelity: float | None
+    benched_as: str
     score: Interval
     n: int
 
@@ -88,10 +89,10 @@ def group_scores(runs: Sequence[Run]) -> list[Group]:
                     key = (str(result.protocol), metric)
                     heads.setdefault(key, (task, run.data_name))
                     scored = Scored(
-                        run=run,
                         facts=facts,
                         engine=result.subject.get("engine", "unknown engine"),
-                        is_reference=is_reference,
+                        fidelity=1.0 if is_reference else _fidelity(run),
+                        benched_as=run.model.name,
                         score=interval_of(outcomes),
                         n=len(outcomes.ids),
                     )
@@ -101,6 +102,10 @@ def group_scores(runs: Sequence[Run]) -> list[Group]:
         Group(task=heads[key][0], metric=key[1], data_name=heads[key][1], signature=key[0], scores=tuple(scores))
         for key, scores in found.items()
     ]
+
+
+def _fidelity(run: Run) -> float | None:
+    return None if run.fidelity is None else float(run.fidelity["measures"]["image_cosine"]["mean"]["estimate"])
 
 
 def interval_of(outcomes: Outcomes) -> Interval:

@@ -1,4 +1,4 @@
-"""Street world: drawn street scenes with exact truth, and the small CLIP that was trained on them.
+"""Street world: drawn street scenes with exact truth, and the small models that were trained on them.
 
 A demonstration that works offline and a benchmark on which damage by quantization is measured exactly: pictures,
 captions, classes, questions and videos are all computed from the same scenes.
@@ -6,7 +6,7 @@ captions, classes, questions and videos are all computed from the same scenes.
 
 from pathlib import Path
 
-from vlmquant.errors import ModelError
+from vlmquant.errors import ModelError, unknown
 from vlmquant.streetworld.captions import captions
 from vlmquant.streetworld.dataset import calibration_set, retrieval_set, scenes, zero_shot_set
 from vlmquant.streetworld.questions import questions, write_questions
@@ -15,6 +15,7 @@ from vlmquant.streetworld.scene import Actor, Scene, sample_scene
 from vlmquant.streetworld.videos import TimedEvent, VideoScript, scene_at, script_video, truth, write_video
 
 __all__ = [
+    "CHECKPOINTS",
     "Actor",
     "Scene",
     "TimedEvent",
@@ -36,11 +37,26 @@ __all__ = [
 ]
 
 
-def checkpoint() -> Path:
-    """Return the folder of the bundled street CLIP (Hugging Face layout). Raises ModelError when it is not there."""
-    folder = Path(__file__).resolve().parent / "weights" / "street-clip"
+CHECKPOINTS = {
+    "street-clip": "training/train_clip.py",
+    "street-blip-captions": "training/train_blip.py",
+    "street-blip-vqa": "training/train_blip.py",
+    "street-gpt2": "training/train_gpt2.py",
+    "street-mcan": "training/train_mcan.py",
+}
+"""The bundled models, and the program that trained each."""
+
+
+def checkpoint(name: str = "street-clip") -> Path:
+    """Return the folder of a bundled model (Hugging Face layout; the co-attention network has its own).
+
+    Raises ModelError for a name that is not in `CHECKPOINTS`, and when the folder is not there.
+    """
+    if name not in CHECKPOINTS:
+        raise unknown(ModelError, "bundled model", name, CHECKPOINTS)
+    folder = Path(__file__).resolve().parent / "weights" / name
     if not (folder / "model.safetensors").is_file():
         raise ModelError(
-            f"the bundled street model is missing from {folder}; reinstall vlmquant or run training/train_clip.py"
+            f"the bundled model {name} is missing from {folder}; reinstall vlmquant or run {CHECKPOINTS[name]}"
         )
     return folder

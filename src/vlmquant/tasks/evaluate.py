@@ -86,7 +86,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Encoded:
+class Encoded:
     """One subject's embeddings of the data: raw features and unit rows (n, d), texts (m, d) or None."""
 
     subject: Subject
@@ -96,7 +96,7 @@ class _Encoded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
+class Job:
     """What every task's function is given."""
 
     data: ImageSet
@@ -133,17 +133,17 @@ def evaluate(
     Raises DataError, ModelError and BundleError.
     """
     dataset = data if isinstance(data, ImageSet) else _read(data, split, max_problem_share, track)
-    job = _Job(data=dataset, templates=get_templates(templates), track=track)
+    job = Job(data=dataset, templates=get_templates(templates), track=track)
     chosen, skipped = choose_tasks(dataset, tasks, has_reference=reference is not None)
     store = EmbeddingCache(Path(cache))
     found = _encode(open_subject(model, engine=engine, threads=threads), job, store)
-    results = {task: _run(task, found, job) for task in chosen}
+    results = {task: run_task(task, found, job) for task in chosen}
     reference_results: dict[str, TaskResult] = {}
     comparisons: dict[str, tuple[Comparison, ...]] = {}
     fidelity, reference_embeddings = None, None
     if reference is not None:
         expected = _encode(open_subject(reference), job, store)
-        reference_results = {task: _run(task, expected, job) for task in chosen}
+        reference_results = {task: run_task(task, expected, job) for task in chosen}
         comparisons = {
             task: compare(results[task], reference_results[task], max_drop_points=max_drop_points) for task in chosen
         }
@@ -202,7 +202,18 @@ def _read(data: str | Path, split: str, max_problem_share: float, track: Track) 
     return read(Path(data), split=split, max_problem_share=max_problem_share, track=track)
 
 
-def _encode(subject: Subject, job: _Job, cache: EmbeddingCache) -> _Encoded:
+def _encode(subject: Subject, job: Job, cache: EmbeddingCache) -> Encoded:
+    features = image_features(subject, job, cache)
+    return Encoded(
+        subject=subject,
+        features=features,
+        images=unit_rows(features, job.data),
+        texts=text_rows(subject, job, cache),
+    )
+
+
+def image_features(subject: Subject, job: Job, cache: EmbeddingCache) -> FloatArray:
+    """Return the features (n, d) float32 of all images, not normalized, from the cache where they are in it."""
     data, encoder = job.data, subject.encoder
 
     def encode(start: int, stop: int) -> FloatArray:
@@ -215,20 +226,25 @@ def _encode(subject: Subject, job: _Job, cache: EmbeddingCache) -> _Encoded:
             ]
         )
 
-    features = cache.rows(
+    return cache.rows(
         {"of": "images", "data": data.digest, "model": subject.identity, "batch": str(encoder.batch_size)},
         len(data),
         encode,
         description=f"Encoding images with {encoder.name}",
         track=job.track,
     )
+
+
+def unit_rows(features: FloatArray, data: ImageSet) -> FloatArray:
+    """Return image features scaled to unit length. Raises DataError naming the images where they are not finite."""
     with np.errstate(invalid="ignore"):
         images = normalize(features)
     refuse_non_finite(images, data.ids, "image")
-    return _Encoded(subject=subject, features=features, images=images, texts=_encode_texts(subject, job, cache))
+    return images
 
 
-def _encode_texts(subject: Subject, job: _Job, cache: EmbeddingCache) -> FloatArray | None:
+def text_rows(subject: Subject, job: Job, cache: EmbeddingCache) -> FloatArray | None:
+    """Return the unit rows (m, d) float32 of the classes or captions of the data; None where they have neither."""
     data, encoder = job.data, subject.encoder
     if isinstance(data, LabelledImages):
         names, templates = data.class_names, job.templates
@@ -253,13 +269,14 @@ def _encode_texts(subject: Subject, job: _Job, cache: EmbeddingCache) -> FloatAr
     return cache.rows(key, count, encode, description=f"Encoding {what} with {encoder.name}", track=job.track)
 
 
-def _run(task: str, found: _Encoded, job: _Job) -> TaskResult:
+def run_task(task: str, found: Encoded, job: Job) -> TaskResult:
+    """Return the result of one of `TASKS` on embeddings of the job's data, with the subject's facts in it."""
     result = TASKS[task].run(found, job)
     protocol = result.protocol.with_setting("preprocessing", found.subject.preprocessing[:12])
     return replace(result, protocol=protocol, subject=found.subject.facts)
 
 
-def _zero_shot(found: _Encoded, job: _Job) -> TaskResult:
+def _zero_shot(found: Encoded, job: Job) -> TaskResult:
     data = job.data
     assert isinstance(data, LabelledImages)
     assert found.texts is not None
@@ -275,7 +292,7 @@ def _zero_shot(found: _Encoded, job: _Job) -> TaskResult:
     )
 
 
-def _linear_probe(found: _Encoded, job: _Job) -> TaskResult:
+def _linear_probe(found: Encoded, job: Job) -> TaskResult:
     data = job.data
     assert isinstance(data, LabelledImages)
     return linear_probe(
@@ -290,7 +307,7 @@ def _linear_probe(found: _Encoded, job: _Job) -> TaskResult:
     )
 
 
-def _retrieval(found: _Encoded, job: _Job) -> TaskResult:
+def _retrieval(found: Encoded, job: Job) -> TaskResult:
     data = job.data
     assert isinstance(data, CaptionedImages)
     assert found.texts is not None
@@ -299,7 +316,7 @@ def _retrieval(found: _Encoded, job: _Job) -> TaskResult:
     )
 
 
-def _embedded(found: _Encoded) -> Embedded:
+def _embedded(found: Encoded) -> Embedded:
     encoder = found.subject.encoder
     return Embedded(name=encoder.name, images=found.images, texts=found.texts, logit_scale=encoder.logit_scale)
 
@@ -329,7 +346,7 @@ def _no_captions(data: ImageSet) -> str | None:
 class Task:
     """The function that runs a task, and the one that says why it cannot run on some data (None: it can)."""
 
-    run: Callable[[_Encoded, _Job], TaskResult]
+    run: Callable[[Encoded, Job], TaskResult]
     obstacle: Callable[[ImageSet], str | None]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vlmquant.bundle.manifest import MANIFEST, Manifest, file_facts
 from vlmquant.bundle.runtime import choose_engine, open_bundle
@@ -11,6 +12,9 @@ from vlmquant.errors import EngineError
 from vlmquant.models import load_model
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.tasks.protocol import digest
+
+if TYPE_CHECKING:
+    from vlmquant.models.clip import ClipModel
 
 PREPROCESSING_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")
 
@@ -41,7 +45,7 @@ def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None
         raise EngineError(
             f"{str(model)!r} is a float checkpoint, which runs in torch, not on {engine!r}; quantize it first"
         )
-    return _open_checkpoint(model)
+    return checkpoint_subject(load_model(model))
 
 
 def _open_bundle(folder: Path, engine: str, threads: int | None) -> Subject:
@@ -54,38 +58,40 @@ def _open_bundle(folder: Path, engine: str, threads: int | None) -> Subject:
         "kind": "bundle",
         "precision": ", ".join(f"{name} {precision}" for name, precision in sorted(components.items())),
         "engine": chosen,
-        "engine_version": _version(chosen),
+        "engine_version": package_version(chosen),
         "weights": weights,
-        "vlmquant": _version("vlmquant"),
+        "vlmquant": package_version("vlmquant"),
     }
-    return _subject(encoder, facts)
+    return subject_of(encoder, facts)
 
 
-def _open_checkpoint(model: str | Path) -> Subject:
-    loaded = load_model(model)
+def checkpoint_subject(loaded: "ClipModel") -> Subject:
+    """Return a loaded checkpoint as it runs in torch."""
     files = [loaded.folder / name for name in PREPROCESSING_FILES]
     facts = {
         "kind": "checkpoint",
         "precision": "float32",
         "engine": "torch",
-        "engine_version": _version("torch"),
+        "engine_version": package_version("torch"),
         "weights": digest(loaded.weights_sha256, [file_facts(path).sha256 for path in files if path.is_file()]),
-        "vlmquant": _version("vlmquant"),
+        "vlmquant": package_version("vlmquant"),
     }
-    return _subject(loaded.encoder(), facts)
+    return subject_of(loaded.encoder(), facts)
 
 
-def _subject(encoder: DualEncoder, facts: dict[str, str]) -> Subject:
+def subject_of(encoder: DualEncoder, facts: Mapping[str, str]) -> Subject:
+    """Return an encoder with the identity that `facts` (weights, precision, engine, versions) give it."""
     preprocessing = digest(asdict(encoder.image_spec))
     return Subject(
         encoder=encoder,
-        identity=digest(sorted(facts.items()), preprocessing, _version("pillow"), _version("tokenizers")),
+        identity=digest(sorted(facts.items()), preprocessing, package_version("pillow"), package_version("tokenizers")),
         preprocessing=preprocessing,
         facts=facts,
     )
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the version of an installed distribution, "unknown" where there is none."""
     try:
         return version(package)
     except PackageNotFoundError:

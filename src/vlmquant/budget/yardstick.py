@@ -1,0 +1,163 @@
+"""The drop of a candidate against the float model, on one half of a data set to search on and one to check on."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from vlmquant.budget.log import Drop
+from vlmquant.data.images import LazyImages
+from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
+from vlmquant.errors import DataError, unknown
+from vlmquant.metrics.fidelity import cosines
+from vlmquant.metrics.intervals import Interval, bootstrap_mean
+from vlmquant.models.spec import Encoder, FloatArray
+from vlmquant.progress import Track, silent
+from vlmquant.tasks.classification import zero_shot
+from vlmquant.tasks.compare import compare_metric
+from vlmquant.tasks.encode import encode_images, encode_texts
+from vlmquant.tasks.result import TaskResult
+from vlmquant.tasks.retrieval import retrieval
+
+Half = Literal["search", "held-out"]
+FEWEST_PER_HALF = 10
+MOST_PER_HALF = 1000
+"""So many pictures of a half are used: enough for an interval of about a point, few enough for a quarter of an hour."""
+
+
+def halves(data: ImageSet, most: int = MOST_PER_HALF) -> dict[Half, ImageSet]:
+    """Split `data` in two by a hash of each picture's id: the same ids give the same halves in any order.
+
+    Raises DataError where a half would have fewer than 10 pictures.
+    """
+    order = sorted(range(len(data)), key=lambda i: hashlib.sha256(data.ids[i].encode()).digest())
+    if len(order) < 2 * FEWEST_PER_HALF:
+        raise DataError(
+            f"{data.name} has {len(data)} pictures; a search needs at least {2 * FEWEST_PER_HALF}, one half to choose "
+            "on and one to check on"
+        )
+    return {"search": subset(data, order[::2][:most]), "held-out": subset(data, order[1::2][:most])}
+
+
+def subset(data: ImageSet, indices: Sequence[int]) -> ImageSet:
+    """Return the pictures at `indices` with what is known of them."""
+    chosen = sorted(indices)
+    images = LazyImages(tuple(data.images.ids[i] for i in chosen), tuple(data.images.refs[i] for i in chosen))
+    if isinstance(data, LabelledImages):
+        return replace(data, images=images, labels=data.labels[chosen])
+    if isinstance(data, CaptionedImages):
+        return replace(data, images=images, captions=tuple(data.captions[i] for i in chosen))
+    return replace(data, images=images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What the text tower is shown: prompt templates for classes, and `plain` texts where the data have none."""
+
+    templates: tuple[str, ...]
+    plain: tuple[str, ...]
+
+
+class Yardstick:
+    """Scores encoders on either half of `data` by one of `METRICS` and compares them with the float `reference`.
+
+    Raises DataError where the data do not allow the metric.
+    """
+
+    def __init__(
+        self, reference: Encoder, data: ImageSet, metric: str | None, texts: Texts, track: Track = silent
+    ) -> None:
+        self.metric = default_metric(data) if metric is None else metric
+        if self.metric not in METRICS:
+            raise unknown(DataError, "metric", self.metric, METRICS)
+        self._metric = METRICS[self.metric]
+        if reason := self._metric.obstacle(data):
+            raise DataError(f"metric {self.metric} is not possible on {data.name}: {reason}")
+        self._texts, self._track = texts, track
+        self._halves = halves(data)
+        self._reference = reference
+        self._expected: dict[Half, Any] = {}
+
+    def drop(self, encoder: Encoder, half: Half) -> Drop:
+        """Return the drop of `encoder`, by the worst of the metric's figures; the float model is scored once."""
+        if half not in self._expected:
+            self._expected[half] = self._measure(self._reference, half)
+        return max(self._metric.drops(self._measure(encoder, half), self._expected[half]), key=lambda d: d.points)
+
+    def _measure(self, encoder: Encoder, half: Half) -> Any:
+        return self._metric.measure(encoder, self._halves[half], self._texts, self._track)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`measure` what an encoder does, `drops` from the reference's measurement, `obstacle`: why data do not fit."""
+
+    measure: Callable[[Encoder, ImageSet, Texts, Track], Any]
+    drops: Callable[[Any, Any], list[Drop]]
+    obstacle: Callable[[ImageSet], str | None]
+
+
+def default_metric(data: ImageSet) -> str:
+    """Return top1 for labelled data, recall@1 for captions, fidelity for bare pictures."""
+    return next(name for name, metric in METRICS.items() if metric.obstacle(data) is None)
+
+
+def _zero_shot(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) -> TaskResult:
+    assert isinstance(data, LabelledImages)
+    return zero_shot(encoder, data.images, data.labels, data.class_names, texts.templates, ids=data.ids, track=track)
+
+
+def _retrieval(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) -> TaskResult:
+    assert isinstance(data, CaptionedImages)
+    return retrieval(encoder, data.images, data.captions, ids=data.ids, track=track)
+
+
+def _embeddings(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) -> dict[str, FloatArray]:
+    if isinstance(data, CaptionedImages):
+        said: Sequence[str] = [caption for captions in data.captions for caption in captions]
+    elif isinstance(data, LabelledImages):
+        said = [template.replace("{}", name) for name in data.class_names for template in texts.templates]
+    else:
+        said = texts.plain
+    return {
+        "image cosine": encode_images(encoder, data.images, data.ids, track).rows,
+        "text cosine": encode_texts(encoder, said, said, track),
+    }
+
+
+def _task_drops(*metrics: str) -> Callable[[TaskResult, TaskResult], list[Drop]]:
+    def drops(found: TaskResult, expected: TaskResult) -> list[Drop]:
+        compared = [compare_metric(found, expected, metric) for metric in metrics]
+        return [_drop(one.metric, one.difference, -100.0, one.samples) for one in compared]
+
+    return drops
+
+
+def _cosine_drops(found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> list[Drop]:
+    losses = {name: 1 - cosines(rows, expected[name]) for name, rows in found.items()}
+    return [
+        _drop(name, bootstrap_mean(values, np.arange(len(values))), 100.0, len(values))
+        for name, values in losses.items()
+    ]
+
+
+def _drop(metric: str, interval: Interval, factor: float, samples: int) -> Drop:
+    # Adding zero makes a plain 0.0 of -0.0.
+    low, high = sorted((factor * interval.low + 0.0, factor * interval.high + 0.0))
+    return Drop(metric=metric, points=factor * interval.estimate + 0.0, low=low, high=high, samples=samples)
+
+
+METRICS: dict[str, Metric] = {
+    "top1": Metric(
+        _zero_shot, _task_drops("top1"), lambda data: None if isinstance(data, LabelledImages) else "it has no labels"
+    ),
+    "recall@1": Metric(
+        _retrieval,
+        _task_drops("image_to_text_r1", "text_to_image_r1"),
+        lambda data: None if isinstance(data, CaptionedImages) else "it has no captions",
+    ),
+    "fidelity": Metric(_embeddings, _cosine_drops, lambda data: None),
+}
+"""What `--metric` can name. A point of fidelity is 0.01 of the mean cosine to the float embeddings."""

@@ -1,0 +1,100 @@
+"""`vlmquant sweep`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlmquant.cli import show
+from vlmquant.cli.quantize import Json
+from vlmquant.errors import DataError
+from vlmquant.quantize.calibration_set import DEFAULT_IMAGES, CalibrationSet
+
+if TYPE_CHECKING:
+    from vlmquant.sweep.run import Sweep
+
+
+def sweep(
+    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set with classes or captions to score on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results; run again to go on.")],
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Folder of images to measure activation ranges on; not those of --data.")
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="How many images of the folder to calibrate on.")] = DEFAULT_IMAGES,
+    recipes: Annotated[
+        str | None, typer.Option(help="Presets, comma-separated; `vlmquant recipes` lists them. A wide choice if none.")
+    ] = None,
+    components: Annotated[str, typer.Option(help="Where to put each recipe, comma-separated.")] = "image,text,both",
+    bits: Annotated[
+        str, typer.Option(help="Bit-widths of the vision-bits x text-bits map, comma-separated; '' for no map.")
+    ] = "8,6,4,3,2",
+    templates: Annotated[
+        str, typer.Option(help="Prompts of zero-shot: none, one, openai-7, cifar-18 or openai-80.")
+    ] = "openai-7",
+    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "test",
+    rounds: Annotated[int, typer.Option(help="How often the turn of the timings goes round; 0 times nothing.")] = 8,
+    iterations: Annotated[int, typer.Option(help="Images per turn.")] = 10,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each contender; all cores when left out.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Try recipes x bit-widths x towers: score, closeness, size and latency of each, and which are worth having."""
+    from vlmquant.bench.environment import available_cores
+    from vlmquant.data.detect import read
+    from vlmquant.models import load_model
+    from vlmquant.report.sweep import to_dict, write_sweep
+    from vlmquant.sweep.latency import Timing
+    from vlmquant.sweep.plan import DEFAULT_RECIPES, Plan
+    from vlmquant.sweep.run import sweep as run
+
+    plan = Plan(
+        recipes=DEFAULT_RECIPES if recipes is None else _words(recipes),
+        components=_words(components),
+        grid_bits=_numbers(bits),
+    )
+    cores = available_cores() if threads is None else threads
+    timing = Timing(rounds=rounds, iterations=iterations, threads=cores)
+    track = show.tracker(json_output)
+    calibration = None if calibrate is None else CalibrationSet.from_files(calibrate, texts, count=images, track=track)
+    model = load_model(checkpoint)
+    found = run(
+        model,
+        read(data, split=split, track=track),
+        calibration,
+        plan,
+        output,
+        templates=templates,
+        timing=timing,
+        track=track,
+    )
+    written = write_sweep(output, found)
+    if json_output:
+        show.as_json({"files": [str(path) for path in written], **to_dict(found)})
+        return
+    print_sweep(found, written)
+
+
+def print_sweep(found: "Sweep", written: Sequence[Path]) -> None:
+    """Print one row per point, what was not timed, and the files."""
+    from vlmquant.report.sweep_tables import COLUMNS, headline_metrics, point_rows, title_of
+
+    for metric in headline_metrics(found):
+        show.table(title_of(found, metric), COLUMNS, point_rows(found, metric))
+    show.line(f"{found.computed} of {len(found.points)} points computed now, the others were there")
+    for path in written:
+        show.line(f"{path} ({path.stat().st_size / 1024:.0f} KiB)")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    words = _words(text)
+    if bad := next((word for word in words if not word.isdecimal()), None):
+        raise DataError(f"--bits takes whole numbers such as 8,6,4, got {bad!r}")
+    return tuple(int(word) for word in words)

@@ -1,0 +1,107 @@
+"""The latencies of a sweep: all precisions of one tower in one race, each in its own process."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+
+from vlmquant.bench.inputs import write_inputs
+from vlmquant.bench.measure import median, quantile
+from vlmquant.bench.process import WorkerProcess
+from vlmquant.bench.race import Schedule, race
+from vlmquant.bundle.manifest import file_facts
+from vlmquant.errors import DataError
+from vlmquant.progress import Track
+from vlmquant.tasks.protocol import digest
+from vlmquant.tasks.result import save_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One precision of one tower: the contender of `vlmquant.bench` that runs it, and the file or folder it needs."""
+
+    runner: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """One image or text at a time over all rounds; `reason` says why it did not run, and then the rest is None.
+
+    `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels.
+    """
+
+    runner: str
+    median_ms: float | None = None
+    p95_ms: float | None = None
+    int8_mac_share: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How to time: `iterations` of each contender in each of `rounds`, each with `threads` CPU threads."""
+
+    rounds: int = 8
+    iterations: int = 10
+    threads: int
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or min(self.iterations, self.threads) < 1:
+            raise DataError(
+                f"timing takes 0 or more rounds and at least 1 iteration and thread, got {self.rounds} rounds, "
+                f"{self.iterations} iterations and {self.threads} threads"
+            )
+
+
+def latencies(
+    contenders: Mapping[str, Contender], checkpoint: Path, component: str, timing: Timing, folder: Path, track: Track
+) -> dict[str, Latency]:
+    """Return the latency of each contender by its name, from `folder` where the very same race was run before."""
+    files = {name: file_facts(one.path).sha256 for name, one in contenders.items() if one.path.is_file()}
+    runners = {name: one.runner for name, one in contenders.items()}
+    key = digest(SCHEMA, component, sorted(files.items()), sorted(runners.items()), asdict(timing))
+    path = folder / f"{component}-{key[:32]}.json"
+    if not path.is_file():
+        found = _race(contenders, checkpoint, component, timing, track)
+        save_json(path, {"schema": SCHEMA, "latencies": {name: asdict(latency) for name, latency in found.items()}})
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: Latency(**values) for name, values in content["latencies"].items()}
+
+
+def _race(
+    contenders: Mapping[str, Contender], checkpoint: Path, component: str, timing: Timing, track: Track
+) -> dict[str, Latency]:
+    schedule = Schedule(batches=(1,), rounds=timing.rounds, iterations=timing.iterations, seed=0)
+    with tempfile.TemporaryDirectory(prefix="vlmquant-sweep-") as name:
+        inputs = write_inputs(checkpoint, component, (1,), 0, Path(name))
+        loads = {
+            name: {
+                "command": "load",
+                "contender": one.runner,
+                "path": str(one.path),
+                "component": component,
+                "threads": timing.threads,
+                "inputs": {str(batch): str(path) for batch, path in inputs.items()},
+            }
+            for name, one in contenders.items()
+        }
+        records = race(loads, schedule, lambda: WorkerProcess(timing.threads), track)
+    found = {}
+    for name, record in records.items():
+        runner = contenders[name].runner
+        if record.outcome != "ran":
+            found[name] = Latency(runner=runner, reason=record.reason)
+            continue
+        all_ms = list(chain.from_iterable(record.latencies_ms[1]))
+        found[name] = Latency(
+            runner=runner,
+            median_ms=median(all_ms),
+            p95_ms=quantile(all_ms, 0.95),
+            int8_mac_share=record.facts.get("int8_mac_share"),
+        )
+    return found

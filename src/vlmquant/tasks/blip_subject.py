@@ -1,0 +1,72 @@
+"""A BLIP to be used or evaluated: a bundle on an engine or a checkpoint in torch, with its identity."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vlmquant.bundle.blip_runtime import blip_engine, open_blip
+from vlmquant.bundle.manifest import MANIFEST, Manifest
+from vlmquant.errors import EngineError
+from vlmquant.models import load_blip
+from vlmquant.models.blip_runner import BlipRunner
+from vlmquant.models.generate import GenerationOptions
+from vlmquant.tasks.protocol import digest
+from vlmquant.tasks.subject import package_version
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlipSubject:
+    """A runner; `identity` is a sha256 over weights, engine, options and versions, `facts` says them in words."""
+
+    runner: BlipRunner
+    identity: str
+    facts: Mapping[str, str]
+
+
+def open_blip_subject(
+    model: str | Path,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    device: str = "cpu",
+    options: GenerationOptions | None = None,
+) -> BlipSubject:
+    """Open a bundle folder, a checkpoint folder or a hub id.
+
+    `engine` and `threads` are those of a bundle, `device` ("cpu", "cuda" for float16 there, "auto") that of a
+    checkpoint. Raises EngineError where one is asked for that the model cannot take, and what `open_blip` and
+    `load_blip` raise.
+    """
+    options = options or GenerationOptions()
+    if (Path(model) / MANIFEST).is_file():
+        if device not in ("cpu", "auto"):
+            raise EngineError(
+                f"{str(model)!r} is a bundle, whose engines run on the CPU; --device {device} needs a checkpoint"
+            )
+        runner = open_blip(model, engine=engine, threads=threads, options=options)
+        manifest = Manifest.read(Path(model))
+        engines = {graph: blip_engine(manifest, graph) if engine == "auto" else engine for graph in manifest.components}
+        facts = {
+            "kind": "bundle",
+            "precision": ", ".join(f"{name} {part.precision}" for name, part in sorted(manifest.components.items())),
+            "engine": " and ".join(dict.fromkeys(engines.values())),
+            "engine_version": ", ".join(f"{name} {package_version(name)}" for name in sorted(set(engines.values()))),
+            "weights": digest(sorted((name, part.sha256) for name, part in manifest.files.items())),
+        }
+    else:
+        if engine not in ("auto", "torch"):
+            raise EngineError(
+                f"{str(model)!r} is a float checkpoint, which runs in torch, not on {engine!r}; quantize it first"
+            )
+        loaded = load_blip(model)
+        runner = loaded.runner(options, device=device, half=device.startswith("cuda"))
+        facts = {
+            "kind": "checkpoint",
+            "precision": runner.name.removeprefix(loaded.name).strip(" ()"),
+            "engine": "torch",
+            "engine_version": package_version("torch"),
+            "weights": loaded.weights_sha256,
+        }
+    facts["vlmquant"] = package_version("vlmquant")
+    identity = digest(sorted(facts.items()), asdict(options), asdict(runner.image_spec))
+    return BlipSubject(runner=runner, identity=identity, facts=facts)

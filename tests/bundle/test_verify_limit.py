@@ -1,0 +1,35 @@
+"""How far an engine may be from the stored results: as far as another draw of the rounding noise, never further."""
+
+import numpy as np
+import pytest
+
+from vlmquant.bundle.runtime import _row
+from vlmquant.errors import BundleError
+
+
+def drawn(scale: float, seed: int, around: np.ndarray) -> np.ndarray:
+    return (around + scale * np.random.default_rng(seed).standard_normal(around.shape)).astype(np.float32)
+
+
+FLOAT = drawn(1.0, 0, np.zeros((4, 512)))
+
+
+@pytest.mark.parametrize("noise", [0.001, 0.1, 0.3])
+def test_another_draw_of_the_rounding_noise_passes(noise: float) -> None:
+    row = _row("openvino", "image", drawn(noise, 1, FLOAT), drawn(noise, 2, FLOAT), FLOAT)
+    assert row.cosine_min < row.cosine_to_float_min
+
+
+@pytest.mark.parametrize(
+    ("found", "stored_noise"),
+    [(drawn(0.3, 1, FLOAT), 0.1), (drawn(0.1, 1, FLOAT), 0.001), (drawn(1.0, 9, 0 * FLOAT), 0.3), (0 * FLOAT, 0.1)],
+    ids=["more noise", "more noise than a little", "another model", "nothing"],
+)
+def test_what_is_further_off_is_refused(found: np.ndarray, stored_noise: float) -> None:
+    with pytest.raises(BundleError, match="'image' on openvino gives results with cosine"):
+        _row("openvino", "image", found, drawn(stored_noise, 2, FLOAT), FLOAT)
+
+
+def test_undefined_results_are_refused() -> None:
+    with pytest.raises(BundleError, match="cosine nan"):
+        _row("openvino", "image", FLOAT * np.float32(np.nan), FLOAT, FLOAT)

@@ -1,0 +1,132 @@
+"""`caption`, `answer` and the BLIP tasks of `evaluate` as a user types them."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fakes import tiny_blip_folder
+from vlmquant.cli import main
+from vlmquant.models.blip_runner import BlipRunner
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Return a function from words to (exit code, standard output, standard error)."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["vlmquant", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory) -> Path:
+    return tiny_blip_folder(tmp_path_factory.mktemp("blip") / "captions", "captioning")
+
+
+@pytest.fixture(scope="module")
+def answerer(tmp_path_factory) -> Path:
+    return tiny_blip_folder(tmp_path_factory.mktemp("blip") / "vqa", "vqa")
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Eleven pictures of noise, one of them a single pixel, with captions."""
+    folder = tmp_path / "data" / "images"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = ["image,caption"]
+    for i in range(11):
+        side = 1 if i == 10 else 40
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(folder / f"{i:02}.png")
+        lines += [f"{i:02}.png,a red bus {i}", f"{i:02}.png,one bus on the road"]
+    (folder.parent / "captions.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_a_broken_picture_is_named_skipped_and_counted(run, captioner, pictures, tmp_path):
+    (pictures / "05.png").write_bytes(b"no picture")
+    output = tmp_path / "captions.jsonl"
+    code, out, err = run("caption", pictures, "-m", captioner, "-o", output, "--max-tokens", 4)
+    assert code == 5, err
+    assert "05.png" in out
+    assert "1 of 11 pictures skipped" in out
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [Path(row["image"]).name for row in rows] == [f"{i:02}.png" for i in range(11) if i != 5]
+
+
+def test_a_killed_run_goes_on_and_csv_holds_the_same(run, captioner, pictures, tmp_path, monkeypatch):
+    whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
+    assert run("caption", pictures, "-m", captioner, "-o", whole, "--max-tokens", 4)[0] == 0
+    calls = []
+    caption = BlipRunner.caption
+
+    def dying(self, images, prompt=""):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise SystemExit(9)
+        return caption(self, images, prompt)
+
+    monkeypatch.setattr(BlipRunner, "caption", dying)
+    assert run("caption", pictures, "-m", captioner, "-o", killed, "--max-tokens", 4)[0] == 9
+    assert not killed.exists()
+    assert run("caption", pictures, "-m", captioner, "-o", killed, "--max-tokens", 4)[0] == 0
+    assert calls == [8, 3, 3]
+    assert killed.read_bytes() == whole.read_bytes()
+    assert len(list(csv.DictReader(whole.read_text().splitlines()))) == 11
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+def test_questions_are_answered_and_empty_ones_refused(run, answerer, captioner, pictures):
+    code, out, _ = run("answer", pictures / "00.png", "red?", "bus?", "-m", answerer, "--json", "--max-tokens", 3)
+    assert code == 0
+    assert [row["question"] for row in json.loads(out)["rows"]] == ["red?", "bus?"]
+    for words, complaint in (
+        (("answer", pictures / "00.png", "  ", "-m", answerer), "empty question"),
+        (("answer", pictures / "00.png", "bus " * 10_000, "-m", answerer), "token"),
+        (("answer", pictures / "99.png", "bus?", "-m", answerer), "99.png"),
+        (("answer", pictures / "00.png", "bus?", "-m", captioner), "captioning"),
+        (("caption", pictures, "-m", captioner, "-o", "captions.txt"), "'.txt'"),
+        (("caption", pictures, "-m", captioner, "--device", "cuda"), "cuda"),
+    ):
+        code, _, err = run(*words)
+        assert code == 2, words
+        assert complaint in err
+        assert "Traceback" not in err
+
+
+def test_captioning_against_itself_loses_nothing(run, captioner, pictures):
+    words = ("evaluate", captioner, "--against", captioner, "--data", pictures.parent, "--task", "captioning", "--json")
+    code, out, err = run(*words, "--max-tokens", 4)
+    assert code == 0, err
+    changes = json.loads(out)["changes"]
+    assert {change["metric"] for change in changes} >= {"BLEU-4", "CIDEr", "ROUGE-L", "equal captions"}
+    assert all(change["difference"]["estimate"] == 0 for change in changes)
+
+
+def test_vqa_is_read_scored_and_saved(run, answerer, tmp_path):
+    from vlmquant.streetworld.questions import write_questions
+
+    write_questions(tmp_path / "vqa", count=3)
+    words = ("evaluate", answerer, "--against", answerer, "--data", tmp_path / "vqa", "--task", "vqa")
+    code, out, err = run(*words, "--max-tokens", 2, "-o", tmp_path / "run")
+    assert code == 0, err
+    assert "vqa_accuracy" in out
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["changes"][0]["samples"] == 12
+
+
+def test_one_blip_task_at_a_time_and_only_where_it_is_possible(run, captioner, pictures):
+    code, _, err = run("evaluate", captioner, "--data", pictures.parent, "--task", "captioning", "--task", "vqa")
+    assert (code, "go alone" in err) == (2, True)
+    code, _, err = run("evaluate", captioner, "--data", pictures.parent, "--task", "vqa")
+    assert (code, "no questions" in err) == (2, True)
