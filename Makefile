@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/vlmquant demo
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from vlmquant.bench.contenders import Contender, Running
 from vlmquant.bench.environment import this_environment
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
 from vlmquant.bench.process import WorkerProcess
-from vlmquant.bench.race import Schedule, race
+from vlmquant.bench.race import Record, Schedule, race
 from vlmquant.bench.worker import main as serve_worker
+from vlmquant.bundle.manifest import Manifest
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import ImageSpec
@@ -30,20 +32,23 @@ from vlmquant.tasks.result import save_json
 
 ARCHITECTURE, TOKENS, SEED = "BLIP-base-captioning", 20, 0
 BASELINE = "transformers-fp32"
+VISION = "vision"
+PHASES = {"beam-1": 1, "beam-3": 3, VISION: 1}
+"""What is timed, and the width of the beam search."""
 DEFAULT_RECIPES = ("vision=static-int8", "decoder=static-int8")
 
 
-def transformers_fp32(path: Path, beams: str, threads: int) -> Running:
+def transformers_fp32(path: Path, phase: str, threads: int) -> Running:
     """Return transformers' own `generate` in float32."""
-    return _transformers(path, int(beams), threads, dynamic=False)
+    return _transformers(path, phase, threads, dynamic=False)
 
 
-def torch_dynamic_int8(path: Path, beams: str, threads: int) -> Running:
+def torch_dynamic_int8(path: Path, phase: str, threads: int) -> Running:
     """Return the same model with every Linear in torch's dynamic INT8 (S4's baseline)."""
-    return _transformers(path, int(beams), threads, dynamic=True)
+    return _transformers(path, phase, threads, dynamic=True)
 
 
-def _transformers(path: Path, beams: int, threads: int, *, dynamic: bool) -> Running:
+def _transformers(path: Path, phase: str, threads: int, *, dynamic: bool) -> Running:
     import torch
     from transformers import BlipForConditionalGeneration
 
@@ -56,6 +61,9 @@ def _transformers(path: Path, beams: int, threads: int, *, dynamic: bool) -> Run
     def run(images: Any) -> object:
         pixels = torch.from_numpy(np.stack([preprocess(image, spec) for image in images]))
         with torch.inference_mode():
+            if phase == VISION:
+                return model.vision_model(pixel_values=pixels).last_hidden_state.numpy()
+            beams = PHASES[phase]
             return model.generate(pixels, max_new_tokens=TOKENS, min_new_tokens=TOKENS, num_beams=beams).numpy()
 
     def size() -> int:
@@ -66,27 +74,28 @@ def _transformers(path: Path, beams: int, threads: int, *, dynamic: bool) -> Run
     return Running(run, size)
 
 
-def _bundle(engine: str, path: Path, beams: str, threads: int) -> Running:
+def _bundle(engine: str, path: Path, phase: str, threads: int) -> Running:
     from vlmquant.bundle import open_blip
 
-    options = GenerationOptions(max_new_tokens=TOKENS, min_new_tokens=TOKENS, beams=int(beams))
+    options = GenerationOptions(max_new_tokens=TOKENS, min_new_tokens=TOKENS, beams=PHASES[phase])
     runner = open_blip(path, engine=engine, threads=threads, options=options)
-    return Running(lambda images: runner.caption_ids(list(images)), lambda: bytes_on_disk(path))
+    run = runner.states if phase == VISION else runner.caption_ids
+    return Running(lambda images: run(list(images)), lambda: bytes_on_disk(path))
 
 
-def bundle_auto(path: Path, beams: str, threads: int) -> Running:
+def bundle_auto(path: Path, phase: str, threads: int) -> Running:
     """Return the bundle on the engines that "auto" takes."""
-    return _bundle("auto", path, beams, threads)
+    return _bundle("auto", path, phase, threads)
 
 
-def bundle_openvino(path: Path, beams: str, threads: int) -> Running:
+def bundle_openvino(path: Path, phase: str, threads: int) -> Running:
     """Return the bundle on OpenVINO."""
-    return _bundle("openvino", path, beams, threads)
+    return _bundle("openvino", path, phase, threads)
 
 
-def bundle_onnxruntime(path: Path, beams: str, threads: int) -> Running:
+def bundle_onnxruntime(path: Path, phase: str, threads: int) -> Running:
     """Return the bundle on ONNX Runtime."""
-    return _bundle("onnxruntime", path, beams, threads)
+    return _bundle("onnxruntime", path, phase, threads)
 
 
 CONTENDERS = {
@@ -119,7 +128,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vlmquant-bench-blip")
     parser.add_argument("--recipe", action="append", help="COMPONENT=RECIPE")
     parser.add_argument("--contender", action="append", choices=CONTENDERS)
-    parser.add_argument("--beams", type=int, default=1)
+    parser.add_argument("--phase", action="append", choices=PHASES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
@@ -136,46 +145,66 @@ def main() -> None:
         build_bundle(checkpoint, recipes, bundle)
     picture = options.work / "picture.npy"
     np.save(picture, np.random.default_rng(SEED).integers(0, 256, (1, 480, 640, 3), dtype=np.uint8))
-    loads = {
-        name: {
-            "command": "load",
-            "contender": name,
-            "path": str(checkpoint if CONTENDERS[name].runs_on == "checkpoint" else bundle),
-            "component": str(options.beams),
-            "threads": options.threads,
-            "inputs": {"1": str(picture)},
-        }
-        for name in names
-    }
-    schedule = Schedule(batches=(1,), rounds=options.rounds, iterations=options.iterations, seed=SEED)
     command = (sys.executable, __file__, "--worker")
-    records = race(loads, schedule, lambda: WorkerProcess(options.threads, command), silent)
+    phases = {}
+    for phase in options.phase or PHASES:
+        loads = {
+            name: {
+                "command": "load",
+                "contender": name,
+                "path": str(checkpoint if CONTENDERS[name].runs_on == "checkpoint" else bundle),
+                "component": phase,
+                "threads": options.threads,
+                "inputs": {"1": str(picture)},
+            }
+            for name in names
+        }
+        schedule = Schedule(batches=(1,), rounds=options.rounds, iterations=options.iterations, seed=SEED)
+        phases[phase] = rows_of(race(loads, schedule, lambda: WorkerProcess(options.threads, command), silent))
+        for name, row in phases[phase].items():
+            print(phase, name, row, flush=True)
+    content: dict[str, Any] = {
+        "architecture": ARCHITECTURE,
+        "tokens": TOKENS,
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "recipes": recipes,
+        "float_bytes": bytes_on_disk(checkpoint / "model.safetensors"),
+        "environment": dataclasses.asdict(this_environment()),
+        "phases": phases,
+    }
+    if bundle.exists():
+        manifest = Manifest.read(bundle)
+        content["int8_mac_share"] = {name: dict(part.integer_mac_share) for name, part in manifest.components.items()}
+    if {"beam-1", VISION} <= phases.keys():
+        content["ms_per_token"] = {
+            name: (row["ms_per_image_median"] - phases[VISION][name]["ms_per_image_median"]) / TOKENS
+            for name, row in phases["beam-1"].items()
+            if "ms_per_image_median" in row and "ms_per_image_median" in phases[VISION].get(name, {})
+        }
+        print(content["ms_per_token"])
+    if options.output is not None:
+        save_json(options.output, content)
+
+
+def rows_of(records: Mapping[str, Record]) -> dict[str, dict[str, Any]]:
+    """Return one row per contender: milliseconds per image, the ratio to the baseline by round, memory and bytes."""
     base = [median(one) for one in records[BASELINE].latencies_ms[1]] if BASELINE in records else []
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, record in records.items():
         latencies = [value for one in record.latencies_ms[1] for value in one]
         if not latencies:
             rows[name] = {"outcome": record.outcome, "reason": record.reason}
             continue
+        medians = [median(one) for one in record.latencies_ms[1]]
         rows[name] = {
-            "seconds_per_image_median": median(latencies) / 1000,
-            "seconds_per_image_p95": quantile(latencies, 0.95) / 1000,
-            "times_as_fast": dataclasses.asdict(paired_ratio(base, [median(one) for one in record.latencies_ms[1]]))
-            if base
-            else None,
+            "ms_per_image_median": median(latencies),
+            "ms_per_image_p95": quantile(latencies, 0.95),
+            "images_per_second": 1000 / median(latencies),
+            "times_as_fast": dataclasses.asdict(paired_ratio(base, medians)) if base else None,
             **record.facts,
         }
-        print(name, rows[name], flush=True)
-    if options.output is not None:
-        environment = dataclasses.asdict(this_environment())
-        about = {
-            "architecture": ARCHITECTURE,
-            "tokens": TOKENS,
-            "beams": options.beams,
-            "threads": options.threads,
-            "recipes": recipes,
-        }
-        save_json(options.output, {**about, "environment": environment, "contenders": rows})
+    return rows
 
 
 if __name__ == "__main__":

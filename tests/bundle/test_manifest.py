@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from vlmquant.bundle.manifest import MANIFEST, ComponentFacts, FileFacts, Manifest, check_files, file_facts
+from vlmquant.bundle.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    ComponentFacts,
+    FileFacts,
+    Manifest,
+    check_files,
+    file_facts,
+)
 from vlmquant.errors import BundleError
 
 
@@ -65,8 +73,8 @@ def test_a_link_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_a_newer_schema_is_refused(folder: Path) -> None:
-    edit(folder, schema_version=2)
-    with pytest.raises(BundleError, match="schema version 2"):
+    edit(folder, schema_version=SCHEMA_VERSION + 1)
+    with pytest.raises(BundleError, match=f"schema version {SCHEMA_VERSION + 1}"):
         Manifest.read(folder)
 
 

@@ -37,27 +37,25 @@ def classes(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_sweep_with_a_bundle_has_size_score_and_all_files(run, tiny_checkpoint, classes, tmp_path) -> None:
+def test_a_simulated_sweep_has_scores_and_all_files(run, tiny_checkpoint, classes, tmp_path) -> None:
     out = tmp_path / "out"
-    words = ("--recipes", "dynamic-int8", "--bits", "4", "--rounds", 0, "-o", out)
+    words = ("--recipes", "torch-dynamic", "--bits", "8,4", "-o", out)
     code, text, err = run("sweep", tiny_checkpoint, "--data", classes, "--calibrate", classes / "bus", *words)
     assert code == 0, err
-    assert "7 of 7 points computed now" in text
+    assert "12 of 12 points computed now" in text
     names = {path.name for path in out.iterdir() if path.is_file()}
-    assert names == {"sweep.json", "sweep.csv", "index.html", "pareto-top1.png", "map-top1.png"}
+    assert names == {"sweep.json", "sweep.csv", "index.html", "bits-top1.png", "map-top1.png"}
     content = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-    sizes = {(row["image"], row["text"]): row["bytes_on_disk"] for row in content["points"]}
-    whole = sizes["dynamic-int8", "dynamic-int8"]
-    assert whole < sizes["dynamic-int8", "float"] < sizes["float", "float"]
-    both = sizes["dynamic-int8", "float"] + sizes["float", "dynamic-int8"] - sizes["float", "float"]
-    assert both == whole
-    assert sizes["vanilla-w4a4", "float"] is None
+    assert [row["bytes_on_disk"] for row in content["points"]] == [None] * 12
     rows = list(csv.DictReader(io.StringIO((out / "sweep.csv").read_text(encoding="utf-8"))))
-    assert len(rows) == 7
-    assert {row["image_runs_on"] for row in rows} == {"torch", "onnxruntime", "simulation"}
+    assert len(rows) == 12
+    assert {row["image_runs_on"] for row in rows} == {"torch", "simulation"}
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "Nothing was timed" in page
-    assert "Simulated in torch: vanilla-w4a4" in page
+    assert "Simulated in torch: vanilla-w8a8, vanilla-w4a4" in page
+    code, text, _ = run("sweep", tiny_checkpoint, "--data", classes, "--calibrate", classes / "bus", *words, "--json")
+    assert code == 0
+    assert json.loads(text)["computed"] == 0
 
 
 @pytest.mark.parametrize(

@@ -64,3 +64,9 @@ def test_what_nobody_measured_gets_no_panel():
     assert [axes.get_xlabel() for axes in figure.axes] == ["size on disk (MiB)"] * 2
     with pytest.raises(ValueError, match="at least one cost"):
         pareto_figure([candidate("a", None, None, 0.5)], "top-1")
+
+
+def test_points_too_near_for_two_labels_share_one():
+    found = [candidate("a", 2**20, 3.0, 0.5), candidate("b", 2**21, 2.0, 0.6), candidate("c", 2**21, 2.0, 0.6)]
+    texts = {text.get_text() for text in pareto_figure(found, "top-1").axes[0].texts}
+    assert texts == {"1", "2, 3"}

@@ -14,13 +14,8 @@ from vlmquant.sweep.point import Point
 from vlmquant.sweep.run import Sweep, sweep
 
 PLAN = Plan(recipes=("torch-dynamic",), grid_bits=(8, 4))
+# All of it is simulated, so nothing is exported and nothing timed.
 UNTIMED = Timing(rounds=0, threads=1)
-
-
-@pytest.fixture(autouse=True)
-def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the export of the float towers, which only gives their size."""
-    monkeypatch.setattr(towers_module.Towers, "bytes_on_disk", lambda self, pair: None)
 
 
 @pytest.fixture
@@ -40,9 +35,7 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(model, labelled, calibration, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Path]:
     folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(towers_module.Towers, "bytes_on_disk", lambda self, pair: None)
-        return sweep(model, labelled, calibration, PLAN, folder, timing=UNTIMED), folder
+    return sweep(model, labelled, calibration, PLAN, folder, timing=UNTIMED), folder
 
 
 def by_names(found: Sweep) -> dict[tuple[str, str], Point]:

@@ -17,7 +17,8 @@ class Drop:
     """By how many points (percent) a candidate is worse than the float model, with the paired 95 % interval.
 
     Negative where it is better. Both answered the same samples. `metric` is the worst one where a task
-    has several (both directions of retrieval, both towers' cosines).
+    has several (both directions of retrieval, both towers' cosines). A point of a score that is no share (CIDEr) is a
+    hundredth.
     """
 
     metric: str
@@ -35,8 +36,9 @@ class Drop:
 class Tried:
     """One candidate.
 
-    `latency_ms` is the median for one image plus one text, one at a time, on the search's engine; `float_layers` how
-    many layers its recipe left float; `seconds` what building and scoring took.
+    `latency_ms` is the median for one image plus one text, one at a time, on the search's engine (of a BLIP: from one
+    picture, with its question, to the text it writes); `float_layers` how many layers its recipe left float; `seconds`
+    what building and scoring took.
     """
 
     name: str

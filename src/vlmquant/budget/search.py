@@ -122,14 +122,21 @@ def quantize_within_budget(
             confirmed=None if held_out is None else confirmation(held_out, budget.max_drop_points, budget.rule),
             seconds=time.perf_counter() - started,
         )
-        if best is None or log.confirmed == "no":
-            raise NothingInsideError(_why(log), log)
-        folder = workshop.folder(best.name)
-        add_file(folder, SEARCH, json.dumps(log.to_dict(), indent=1, sort_keys=True) + "\n")
-        if Path(output).exists():
-            shutil.rmtree(output)
-        folder.replace(output)
+        deliver(log, None if best is None else workshop.folder(best.name), Path(output))
     return log
+
+
+def deliver(log: SearchLog, folder: Path | None, output: Path) -> None:
+    """Move the chosen candidate's bundle in `folder` to `output`, with the log in it.
+
+    Raises NothingInsideError where there is none or the held-out half contradicts it.
+    """
+    if folder is None or log.chosen is None or log.confirmed == "no":
+        raise NothingInsideError(_why(log), log)
+    add_file(folder, SEARCH, json.dumps(log.to_dict(), indent=1, sort_keys=True) + "\n")
+    if output.exists():
+        shutil.rmtree(output)
+    folder.replace(output)
 
 
 def _why(log: SearchLog) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmquant.budget.log import Drop
 from vlmquant.data.images import LazyImages
-from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
+from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages, QuestionedImages
 from vlmquant.errors import DataError, unknown
 from vlmquant.metrics.fidelity import cosines
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
@@ -49,6 +49,11 @@ def subset(data: ImageSet, indices: Sequence[int]) -> ImageSet:
         return replace(data, images=images, labels=data.labels[chosen])
     if isinstance(data, CaptionedImages):
         return replace(data, images=images, captions=tuple(data.captions[i] for i in chosen))
+    if isinstance(data, QuestionedImages):
+        moved = {index: place for place, index in enumerate(chosen)}
+        kept = [question for question in data.questions if question.image_index in moved]
+        questions = tuple(replace(question, image_index=moved[question.image_index]) for question in kept)
+        return replace(data, images=images, questions=questions)
     return replace(data, images=images)
 
 
@@ -130,7 +135,7 @@ def _embeddings(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) ->
 def _task_drops(*metrics: str) -> Callable[[TaskResult, TaskResult], list[Drop]]:
     def drops(found: TaskResult, expected: TaskResult) -> list[Drop]:
         compared = [compare_metric(found, expected, metric) for metric in metrics]
-        return [_drop(one.metric, one.difference, -100.0, one.samples) for one in compared]
+        return [points_lost(one.metric, one.difference, -100.0, one.samples) for one in compared]
 
     return drops
 
@@ -138,12 +143,13 @@ def _task_drops(*metrics: str) -> Callable[[TaskResult, TaskResult], list[Drop]]
 def _cosine_drops(found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> list[Drop]:
     losses = {name: 1 - cosines(rows, expected[name]) for name, rows in found.items()}
     return [
-        _drop(name, bootstrap_mean(values, np.arange(len(values))), 100.0, len(values))
+        points_lost(name, bootstrap_mean(values, np.arange(len(values))), 100.0, len(values))
         for name, values in losses.items()
     ]
 
 
-def _drop(metric: str, interval: Interval, factor: float, samples: int) -> Drop:
+def points_lost(metric: str, interval: Interval, factor: float, samples: int) -> Drop:
+    """Return a change of a score as a drop; `factor` is the points that a change of 1 loses, negative for a gain."""
     # Adding zero makes a plain 0.0 of -0.0.
     low, high = sorted((factor * interval.low + 0.0, factor * interval.high + 0.0))
     return Drop(metric=metric, points=factor * interval.estimate + 0.0, low=low, high=high, samples=samples)

@@ -7,6 +7,7 @@ from typing import cast
 from vlmquant.bundle.blip_probes import BlipProbes, BlipResults, run_probes
 from vlmquant.bundle.manifest import Manifest, check_files
 from vlmquant.engines import GraphSession, check_instruction_set, choose, load_graph
+from vlmquant.engines.memory import return_freed_memory
 from vlmquant.engines.session import AnyArray
 from vlmquant.errors import BundleError
 from vlmquant.models.blip_runner import BlipKind, BlipRunner
@@ -65,7 +66,10 @@ def load_runner(
 
     `generation` holds start_id, end_id and pad_id.
     """
-    loaded = {graph: load_graph(folder / graph_file(graph), engine, threads) for graph, engine in engines.items()}
+    loaded = {}
+    for graph, engine in engines.items():
+        loaded[graph] = load_graph(folder / graph_file(graph), engine, threads)
+        return_freed_memory()
     # One output each, but for these two, which return what the decoding loop wants from them.
     single = {graph: _first(session) for graph, session in loaded.items() if graph not in ("cross", "decoder")}
     return BlipRunner(

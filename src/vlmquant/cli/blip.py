@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".jsonl", ".csv")
 FIRST_USE_RECIPE = "static-int8"
+FIRST_USE_SCENES = 16
 
 Model = Annotated[
     str | None,
@@ -145,7 +146,7 @@ def open_subject(
 
         recipe = get_recipe(FIRST_USE_RECIPE)
         recipes = dict.fromkeys(components_of(float_model), recipe)
-        quantize_blip(float_model, recipes, streetworld.calibration_set(), folder, track=track)
+        quantize_blip(float_model, recipes, streetworld.calibration_set(FIRST_USE_SCENES), folder, track=track)
     return open_blip_subject(folder, engine=engine, threads=threads, device=device, options=options)
 
 

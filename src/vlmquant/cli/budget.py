@@ -1,5 +1,6 @@
 """The part of `vlmquant quantize` that searches: what `--max-drop` does, and how its log is printed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from vlmquant.budget.log import SearchLog
     from vlmquant.budget.search import Budget
     from vlmquant.data.sets import ImageSet
+    from vlmquant.models.blip import BlipModel
     from vlmquant.models.clip import ClipModel
 
 EXIT_CODES = {"yes": 0, "undecided": 4}
@@ -68,12 +70,11 @@ def search_within(
     overwrite: bool,
     json_output: bool,
 ) -> "SearchLog":
-    """Search, and print the log as a table; where nothing is inside, print it before the error goes on."""
-    from vlmquant.budget.log import NothingInsideError
+    """Search over a CLIP, and print the log."""
     from vlmquant.budget.search import quantize_within_budget
 
-    try:
-        log = quantize_within_budget(
+    return _printed(
+        lambda: quantize_within_budget(
             model,
             calibration,
             data,
@@ -84,7 +85,51 @@ def search_within(
             threads=threads,
             overwrite=overwrite,
             track=show.tracker(json_output),
-        )
+        ),
+        json_output,
+    )
+
+
+def search_blip_within(
+    budget: "Budget",
+    model: "BlipModel",
+    calibration: CalibrationSet | None,
+    data: "ImageSet",
+    output: Path,
+    *,
+    max_tokens: int,
+    threads: int | None,
+    overwrite: bool,
+    json_output: bool,
+) -> "SearchLog":
+    """Search over a BLIP that writes at most `max_tokens` tokens, and print the log."""
+    from vlmquant.budget.blip import quantize_blip_within_budget
+    from vlmquant.models.generate import GenerationOptions
+
+    return _printed(
+        lambda: quantize_blip_within_budget(
+            model,
+            calibration,
+            data,
+            output,
+            max_drop_points=budget.max_drop_points,
+            metric=budget.metric,
+            confident=budget.confident,
+            options=GenerationOptions(max_new_tokens=max_tokens),
+            threads=threads,
+            overwrite=overwrite,
+            track=show.tracker(json_output),
+        ),
+        json_output,
+    )
+
+
+def _printed(search: Callable[[], "SearchLog"], json_output: bool) -> "SearchLog":
+    """Run `search` and print its log as a table; where nothing is inside, print it before the error goes on."""
+    from vlmquant.budget.log import NothingInsideError
+
+    try:
+        log = search()
     except NothingInsideError as error:
         if json_output:
             show.as_json(error.log.to_dict())
@@ -112,7 +157,7 @@ def print_log(log: "SearchLog") -> None:
     ]
     n = log.tried[0].drop.samples
     title = f"{log.model}: at most {log.max_drop_points:g} points of {log.metric} lost, {log.rule}; n = {n}"
-    columns = ("candidate", "drop", "95 % interval", "ms image + text", "size", "decision", "seconds")
+    columns = ("candidate", "drop", "95 % interval", "ms one at a time", "size", "decision", "seconds")
     show.table(title, columns, rows)
     show.line(f"searched on one half of {log.data} in {log.seconds:.0f} s; latencies order candidates, nothing more")
     if log.held_out is not None:

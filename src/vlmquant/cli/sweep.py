@@ -84,7 +84,9 @@ def print_sweep(found: "Sweep", written: Sequence[Path]) -> None:
 
     for metric in headline_metrics(found):
         show.table(title_of(found, metric), COLUMNS, point_rows(found, metric))
-    show.line(f"{found.computed} of {len(found.points)} points computed now, the others were there")
+    show.line(
+        f"{found.computed} of {len(found.points)} points computed now, {len(found.points) - found.computed} were there"
+    )
     for path in written:
         show.line(f"{path} ({path.stat().st_size / 1024:.0f} KiB)")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, overload
 
 from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
 
 from vlmquant.errors import DataError
 
@@ -120,6 +121,8 @@ def inspect(ref: ImageRef) -> Inspection:
         with PillowImage.open(io.BytesIO(data)) as image:
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
+    except UnidentifiedImageError:
+        return Inspection("", broken="no image in a format that is known here" if data else "empty file")
     except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
-        return Inspection("", broken="empty file" if not data else str(error))
+        return Inspection("", broken=str(error))
     return Inspection(hashlib.sha256(data).hexdigest())

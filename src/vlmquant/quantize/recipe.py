@@ -141,10 +141,14 @@ def simulation_only(recipe: Recipe) -> str | None:
 
 
 def check_patterns(recipe: Recipe, module_names: Iterable[str]) -> None:
-    """Raise RecipeError naming the first pattern of `recipe` that matches none of `module_names`."""
+    """Raise RecipeError naming the first pattern of `recipe` that matches none of `module_names`.
+
+    The presets' own patterns for a model's two ends may match nothing: a decoder has no patches.
+    """
     names = list(module_names)
+    ends = [site.pattern for site in ENDS_IN_8_BITS]
     for pattern in (*recipe.keep_float, *(override.pattern for override in recipe.overrides)):
-        if not any(fnmatch(name, pattern) for name in names):
+        if pattern not in ends and not any(fnmatch(name, pattern) for name in names):
             some = ", ".join(names[:3])
             raise RecipeError(f"recipe {recipe.name!r}: pattern {pattern!r} matches no layer; layers are like {some}")
 

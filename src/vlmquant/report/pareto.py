@@ -12,6 +12,8 @@ from vlmquant.metrics.intervals import Interval
 from vlmquant.report.plots import AFTER, BEFORE, LINE, QUIET, plain
 
 MIB = 2**20
+LABELS_THAT_FIT = np.array([18.0, 24.0])
+"""How many labels a panel holds beside and above each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +136,24 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
     order = np.argsort(x[front])
     axes.step(x[front][order], y[front][order], where="post", color=LINE, linewidth=1.3, zorder=2)
     axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3)
-    for i, at_x, at_y in zip(drawn.tolist(), x, y, strict=True):
-        axes.annotate(str(i + 1), (at_x, at_y), xytext=(7, 5), textcoords="offset points", fontsize=9, weight="bold")
     axes.set_xlim(0, 1.1 * x.max())
     axes.margins(y=0.25)
+    for label, at_x, at_y in _labels(axes, drawn, np.stack([x, y], axis=1)):
+        axes.annotate(label, (at_x, at_y), xytext=(7, 5), textcoords="offset points", fontsize=9, weight="bold")
+
+
+def _labels(axes: Axes, drawn: NDArray[np.int64], places: NDArray[np.float64]) -> list[tuple[str, float, float]]:
+    """Return the numbers of the points at `places` (n, 2), those too near each other for two labels together."""
+    room = np.array([np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())]) / LABELS_THAT_FIT
+    together: list[list[int]] = []
+    for position, place in enumerate(places):
+        near = (group for group in together if (np.abs(places[group[0]] - place) < room).all())
+        group = next(near, None)
+        if group is None:
+            together.append([position])
+        else:
+            group.append(position)
+    return [(", ".join(str(drawn[i] + 1) for i in group), *places[group[-1]].tolist()) for group in together]
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:

@@ -103,9 +103,8 @@ def sweep_page(found: Sweep, charts: dict[str, list[Drawn]]) -> Page:
     for metric, drawn in charts.items():
         named = {one.name.partition("-")[0]: one.picture for one in drawn}
         several = f": {metric_name(metric)}" if len(charts) > 1 else ""
-        blocks += [Heading(f"Size, speed and score{several}")]
-        blocks += [named["pareto"]] if "pareto" in named else []
-        blocks += [deployed_table(found, metric)]
+        if "pareto" in named:
+            blocks += [Heading(f"Size, speed and score{several}"), named["pareto"], deployed_table(found, metric)]
         if (table := tower_table(found, metric)) is not None:
             blocks += [Heading(f"Which tower{several}"), table]
         if "bits" in named or "map" in named:
@@ -113,7 +112,7 @@ def sweep_page(found: Sweep, charts: dict[str, list[Drawn]]) -> Page:
         blocks.append(Details(f"Every point{several}", [every_point_table(found, metric)]))
     blocks += [Heading("How this was measured"), *_method(found)]
     return Page(
-        title=f"{found.model}: {len(found.points)} ways to quantize it",
+        title=f"{found.model}: {len(found.points) - 1} ways to quantize it",
         subtitle=f"{', '.join(found.protocols)} on {found.data['name']}, {found.data['images']:,} pictures.",
         blocks=blocks,
     )
@@ -131,6 +130,11 @@ def _notices(found: Sweep) -> list[Block]:
         lines.append(f"{found.data['problems']} entries of {found.data['name']} could not be used and are in no score.")
     if not found.latencies:
         lines.append("Nothing was timed (0 rounds).")
+    if any(latency.disturbed for raced in found.latencies.values() for latency in raced.values()):
+        lines.append(
+            "The machine was busy with other work while the latencies were measured, so they say little; sweep again "
+            "when it is quiet: only they are measured again."
+        )
     return [Notice("Read this first", lines)] if lines else []
 
 

@@ -81,8 +81,8 @@ def point_rows(found: Sweep, metric: str) -> list[tuple[str, ...]]:
 
 
 def deployed(found: Sweep) -> list[Point]:
-    """Return the points that run from files on an engine, the float model first."""
-    return [point for point in found.points if not point.why_simulated]
+    """Return the points that run from files on an engine, the float model first; none where all are simulated."""
+    return [point for point in found.points if point.bytes_on_disk is not None]
 
 
 def candidates(found: Sweep, metric: str) -> list[Candidate]:

@@ -1,12 +1,14 @@
 """The latencies of a sweep: all precisions of one tower in one race, each in its own process."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
+from vlmquant.bench.environment import available_cores
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, quantile
 from vlmquant.bench.process import WorkerProcess
@@ -17,7 +19,9 @@ from vlmquant.progress import Track
 from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.result import save_json
 
-SCHEMA = 1
+SCHEMA = 2
+BUSY = 1.5
+"""The sweep's own encoding before the race keeps every core busy once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +36,21 @@ class Contender:
 class Latency:
     """One image or text at a time over all rounds; `reason` says why it did not run, and then the rest is None.
 
-    `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels.
+    `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels, `load_per_core`
+    how many processes wanted each core in the minute before the race, None where the system does not tell.
     """
 
     runner: str
+    load_per_core: float | None
     median_ms: float | None = None
     p95_ms: float | None = None
     int8_mac_share: float | None = None
     reason: str | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine was busy with other work, so that the latency says little."""
+        return self.load_per_core is not None and self.load_per_core > BUSY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +72,33 @@ class Timing:
 def latencies(
     contenders: Mapping[str, Contender], checkpoint: Path, component: str, timing: Timing, folder: Path, track: Track
 ) -> dict[str, Latency]:
-    """Return the latency of each contender by its name, from `folder` where the very same race was run before."""
+    """Return the latency of each contender by its name.
+
+    It comes from `folder` where the very same race was run before, unless the machine was busy then.
+    """
     files = {name: file_facts(one.path).sha256 for name, one in contenders.items() if one.path.is_file()}
     runners = {name: one.runner for name, one in contenders.items()}
     key = digest(SCHEMA, component, sorted(files.items()), sorted(runners.items()), asdict(timing))
     path = folder / f"{component}-{key[:32]}.json"
-    if not path.is_file():
-        found = _race(contenders, checkpoint, component, timing, track)
-        save_json(path, {"schema": SCHEMA, "latencies": {name: asdict(latency) for name, latency in found.items()}})
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {name: Latency(**values) for name, values in content["latencies"].items()}
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: Latency(**values) for name, values in content["latencies"].items()}
+        if not any(latency.disturbed for latency in kept.values()):
+            return kept
+    found = _race(contenders, checkpoint, component, timing, track)
+    save_json(path, {"schema": SCHEMA, "latencies": {name: asdict(latency) for name, latency in found.items()}})
+    return found
+
+
+def load_per_core() -> float | None:
+    """Return how many processes wanted each core in the last minute, None where the system does not tell."""
+    return os.getloadavg()[0] / available_cores() if hasattr(os, "getloadavg") else None
 
 
 def _race(
     contenders: Mapping[str, Contender], checkpoint: Path, component: str, timing: Timing, track: Track
 ) -> dict[str, Latency]:
+    load = load_per_core()
     schedule = Schedule(batches=(1,), rounds=timing.rounds, iterations=timing.iterations, seed=0)
     with tempfile.TemporaryDirectory(prefix="vlmquant-sweep-") as name:
         inputs = write_inputs(checkpoint, component, (1,), 0, Path(name))
@@ -95,11 +118,12 @@ def _race(
     for name, record in records.items():
         runner = contenders[name].runner
         if record.outcome != "ran":
-            found[name] = Latency(runner=runner, reason=record.reason)
+            found[name] = Latency(runner=runner, load_per_core=load, reason=record.reason)
             continue
         all_ms = list(chain.from_iterable(record.latencies_ms[1]))
         found[name] = Latency(
             runner=runner,
+            load_per_core=load,
             median_ms=median(all_ms),
             p95_ms=quantile(all_ms, 0.95),
             int8_mac_share=record.facts.get("int8_mac_share"),

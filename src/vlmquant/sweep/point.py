@@ -38,8 +38,9 @@ class Point:
 
     `bits` and `runs_on` have one entry per tower; `runs_on` is an engine, "torch" or "simulation". `why_simulated`
     is empty for what runs on an engine. `bytes_on_disk` is everything that the pair needs to run, None where a tower
-    is simulated. `scores` are by metric; `fidelity` holds means over the data: image_cosine, text_cosine,
-    rank_agreement (Spearman's rho of each picture's ranking of the texts) and top1_agreement.
+    is simulated, and for float beside nothing but simulations. `scores` are by metric; `fidelity` holds means over the
+    data: image_cosine, text_cosine, rank_agreement (Spearman's rho of each picture's ranking of the texts) and
+    top1_agreement.
     """
 
     key: str

@@ -137,7 +137,7 @@ def sweep(
         protocols={task: str(result.protocol) for task, result in reference.results.items()},
         plan=plan,
         points=tuple(points),
-        latencies=_latencies(towers, points, timing) if timing.rounds else {},
+        latencies=_latencies(towers, points, timing) if timing.rounds and points[0].bytes_on_disk else {},
         timing=timing,
         environment=this_environment(),
         computed=computed,
@@ -180,7 +180,8 @@ def _results(towers: Towers, pair: Pair, tasks: tuple[str, ...]) -> dict[str, Ta
 
 def _key(towers: Towers, pair: Pair, tasks: tuple[str, ...], templates: str) -> str:
     identities = [towers.subject(name).identity for name in (pair.image, pair.text)]
-    return digest(SCHEMA, identities, towers.job.data.digest, list(tasks), get_templates(templates))
+    asked = [list(tasks), get_templates(templates), towers.sized(pair)]
+    return digest(SCHEMA, identities, towers.job.data.digest, asked)
 
 
 def _compute(towers: Towers, pair: Pair, reference: _Reference, key: str) -> Point:

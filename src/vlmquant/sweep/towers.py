@@ -124,9 +124,14 @@ class Towers:
             export_tower(self._tower(component), example, (0, 1) if component == "text" else (0,), path)
         return path
 
+    def sized(self, pair: Pair) -> bool:
+        """Return whether the pair has a size: it runs from files, and so does some recipe to compare it with."""
+        deployed = any(precision.why_simulated is None for precision in self.precisions.values())
+        return deployed and not self.why_simulated(pair)
+
     def bytes_on_disk(self, pair: Pair) -> int | None:
-        """Return the bytes of everything that a pair needs to run from files, None where a tower is simulated."""
-        if self.why_simulated(pair):
+        """Return the bytes of everything that a pair needs to run from files, None where it is not `sized`."""
+        if not self.sized(pair):
             return None
         graphs = sum(
             bytes_on_disk(self.graph(name, component))
