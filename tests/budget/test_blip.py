@@ -75,7 +75,7 @@ def test_the_first_candidate_inside_is_written_with_the_log(
 def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
     captioner: BlipModel, captioned: CaptionedImages, few: CalibrationSet, tmp_path: Path
 ) -> None:
-    with pytest.raises(BudgetError, match="none of 2 candidates loses at most 0 points of cider") as caught:
+    with pytest.raises(BudgetError, match="none of 2 candidates is inside 0 points of cider") as caught:
         quantize_blip_within_budget(
             captioner, few, captioned, tmp_path / "b", max_drop_points=0, candidates=COARSE, options=OPTIONS
         )

@@ -42,6 +42,13 @@ def test_the_fastest_is_tried_first_and_nothing_after_it_when_it_will_do() -> No
     assert [one.name for one in run(made_up(lambda step: step.smoothing), refused)] == ["base", "base + smoothing"]
 
 
+def test_nothing_slower_is_tried_where_all_integers_are_too_slow() -> None:
+    tried = climb(
+        made_up(lambda step: False), lambda _: WORST, "base", ("image", "text"), "point estimate", max_latency_ms=0.5
+    )
+    assert [one.name for one in tried] == ["base"]
+
+
 @pytest.mark.parametrize("needed", [1, 2, 3, 5, 11, 16, 20])
 def test_bisection_finds_the_fewest_layers_in_float(needed: int) -> None:
     tried = run(made_up(lambda step: len(step.kept_float) >= needed))

@@ -83,11 +83,23 @@ def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_latency_beyond_reach_ends_the_search_at_once(
+    hard: ClipModel, data: ImageSet, calibration: CalibrationSet, tmp_path: Path
+) -> None:
+    budget = Budget(max_drop_points=100, max_latency_ms=1e-6)
+    with pytest.raises(NothingInsideError, match=r"too slow: .* are more than 1e-06") as caught:
+        quantize_within_budget(hard, calibration, data, budget, tmp_path / "b", components=("image",))
+    assert len(caught.value.log.tried) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes_are_told_before_any_work(
     hard: ClipModel, data: ImageSet, calibration: CalibrationSet, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="between 0 and 100"):
         Budget(max_drop_points=-1)
+    with pytest.raises(DataError, match="above 0 ms"):
+        Budget(max_drop_points=1, max_latency_ms=0)
     with pytest.raises(DataError, match="no labels"):
         quantize_within_budget(hard, calibration, data, Budget(max_drop_points=1, metric="top1"), tmp_path / "b")
     (tmp_path / "taken").mkdir()

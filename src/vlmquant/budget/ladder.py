@@ -31,15 +31,24 @@ Rank = Callable[[bool], Sequence[str]]
 """From "smoothed or not" to all layers of all components, the one whose quantization does most damage first."""
 
 
-def climb(try_step: Try, rank: Rank, base: str, components: Sequence[str], rule: Rule) -> list[Tried]:
+def climb(
+    try_step: Try,
+    rank: Rank,
+    base: str,
+    components: Sequence[str],
+    rule: Rule,
+    *,
+    max_latency_ms: float | None = None,
+) -> list[Tried]:
     """Try candidates until one is inside the budget and return all that were tried.
 
     `try_step` decides what is inside. First everything in integers, then with smoothing; then the k worst layers in
     float, k doubled until it is enough and bisected down to the fewest that are; then one component in float; then
-    presets that keep the arithmetic in float.
+    presets that keep the arithmetic in float. Where everything in integers takes longer than `max_latency_ms`, nothing
+    else is tried: all that follows is slower.
     """
     plain = try_step(Step(name=base))
-    if plain.inside:
+    if plain.inside or (max_latency_ms is not None and plain.latency_ms > max_latency_ms):
         return [plain]
     smoothed = try_step(Step(name=f"{base} + smoothing", smoothing=True))
     tried = [plain, smoothed]

@@ -33,13 +33,14 @@ class Budget:
     """At most `max_drop_points` (percentage points) of `metric` lost; None takes what the data allow.
 
     The point estimate of the drop must be inside, or with `confident` the upper limit of its 95 % interval. A bundle
-    may take at most `max_bytes`, when given.
+    may take at most `max_bytes`, and `max_latency_ms` for one image plus one text on the search's engine, when given.
     """
 
     max_drop_points: float
     metric: str | None = None
     confident: bool = False
     max_bytes: int | None = None
+    max_latency_ms: float | None = None
     templates: str = "openai-7"
 
     def __post_init__(self) -> None:
@@ -47,6 +48,8 @@ class Budget:
             raise DataError(
                 f"the largest drop must be between 0 and 100 percentage points, got {self.max_drop_points:g}"
             )
+        if self.max_latency_ms is not None and not self.max_latency_ms > 0:
+            raise DataError(f"the largest latency must be above 0 ms, got {self.max_latency_ms:g}")
 
     @property
     def rule(self) -> Rule:
@@ -99,11 +102,14 @@ def quantize_within_budget(
             max_drop_points=budget.max_drop_points,
             rule=budget.rule,
             max_bytes=budget.max_bytes,
+            max_latency_ms=budget.max_latency_ms,
             open_encoder=lambda folder: open_bundle(folder, engine=engine, threads=threads),
             scratch=Path(scratch),
             track=track,
         )
-        tried = climb(workshop.try_step, workshop.rank, base.name, chosen, budget.rule)
+        tried = climb(
+            workshop.try_step, workshop.rank, base.name, chosen, budget.rule, max_latency_ms=budget.max_latency_ms
+        )
         finalists = workshop.fastest(tried)
         best = finalists[0] if finalists else None
         encoder = None if best is None else workshop.open_encoder(workshop.folder(best.name))
@@ -149,7 +155,7 @@ def _why(log: SearchLog) -> str:
         )
     nearest = log.nearest()
     return (
-        f"none of {len(log.tried)} candidates loses at most {limit} ({log.rule}); the nearest is {nearest.name!r} "
+        f"none of {len(log.tried)} candidates is inside {limit} ({log.rule}); the nearest is {nearest.name!r} "
         f"with {nearest.drop.points:.2f} ({nearest.drop.low:.2f} to {nearest.drop.high:.2f}, "
-        f"n = {nearest.drop.samples}); allow that much, or give more pictures"
+        f"n = {nearest.drop.samples}), {nearest.decision}; allow that much, or give more pictures"
     )

@@ -44,6 +44,7 @@ class Workshop:
     max_drop_points: float
     rule: Rule
     max_bytes: int | None
+    max_latency_ms: float | None
     open_encoder: Callable[[Path], DualEncoder]
     scratch: Path
     track: Track
@@ -58,7 +59,7 @@ class Workshop:
         drop = self.yardstick.drop(encoder, "search")
         (latency_ms,) = pair_latencies_ms([encoder])
         manifest = Manifest.read(folder)
-        refusal = self._refusal(drop, manifest.total_bytes)
+        refusal = self._refusal(drop, manifest.total_bytes, latency_ms)
         inside = refusal is None
         if inside:
             self._folders[step.name] = folder
@@ -99,12 +100,14 @@ class Workshop:
         """Return the bundle of a candidate that was inside the budget."""
         return self._folders[name]
 
-    def _refusal(self, drop: Drop, total_bytes: int) -> str | None:
+    def _refusal(self, drop: Drop, total_bytes: int, latency_ms: float) -> str | None:
         counted = drop.counted(self.rule)
         if counted > self.max_drop_points:
             return f"beyond: the {self.rule} {counted:.2f} is more than {self.max_drop_points:g}"
         if self.max_bytes is not None and total_bytes > self.max_bytes:
             return f"too large: {total_bytes / 1e6:.1f} MB are more than {self.max_bytes / 1e6:.1f}"
+        if self.max_latency_ms is not None and latency_ms > self.max_latency_ms:
+            return f"too slow: {latency_ms:.1f} ms are more than {self.max_latency_ms:g}"
         return None
 
     def _build(self, step: Step) -> Path:

@@ -23,6 +23,7 @@ from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import multiplications, quantize_by_damage
+from vlmquant.quantize.attention import plain_attention
 from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.quantize.prompts import BUILTIN_PROMPTS
 from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components, check_patterns, simulation_only
@@ -181,7 +182,8 @@ def _write(
     components: dict[str, ComponentFacts] = {}
     for part in track(parts, "Exporting and proving on every engine", len(parts)):
         path = folder / f"{part.component}.onnx"
-        export_tower(part.result, part.inputs[0][:2], (0, 1) if part.component == "text" else (0,), path)
+        with plain_attention(part.result):
+            export_tower(part.result, part.inputs[0][:2], (0, 1) if part.component == "text" else (0,), path)
         probe = probes.inputs(part.component, model.image_spec)
         expected[part.component] = _run(part.result, torch.from_numpy(probe))
         float_expected[part.component] = _run(part.tower, torch.from_numpy(probe))

@@ -70,6 +70,10 @@ def quantize(
         float | None,
         typer.Option(help="Store weights in 4 bits, the least sensitive first, until the bundle takes so many MB."),
     ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(help="With --max-drop: the longest that one image and one text may take together."),
+    ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="With --max-drop: the longest text that a BLIP may write, in tokens.")
     ] = 40,
@@ -89,6 +93,8 @@ def quantize(
 
     if (max_drop is None) != (data is None):
         raise DataError("--max-drop and --data go together: the drop is measured on the data")
+    if max_latency_ms is not None and max_drop is None:
+        raise DataError("--max-latency-ms bounds a search; give --max-drop and --data too")
     chosen = read_recipe(recipe)
     track = show.tracker(json_output)
     calibration = None if calibrate is None else CalibrationSet.from_files(calibrate, texts, count=images, track=track)
@@ -96,8 +102,8 @@ def quantize(
     by_component = {name: read_recipe(value) for name, value in map(_split_assignment, component_recipe or ())}
     log: SearchLog | None = None
     if is_blip(checkpoint, allow_pickle=allow_pickle):
-        if max_megabytes is not None:
-            raise RecipeError("--max-megabytes is for a CLIP; a BLIP takes --component-recipe")
+        if max_megabytes is not None or max_latency_ms is not None:
+            raise RecipeError("--max-megabytes and --max-latency-ms are for a CLIP; a BLIP takes --component-recipe")
         from vlmquant.bundle.blip_build import quantize_blip
         from vlmquant.models import load_blip
         from vlmquant.quantize.blip_inputs import components_of
@@ -139,7 +145,7 @@ def quantize(
             from vlmquant.budget.search import Budget
 
             log = search_within(
-                Budget(max_drop, metric, confident, max_bytes, templates),
+                Budget(max_drop, metric, confident, max_bytes, max_latency_ms, templates),
                 clip,
                 calibration,
                 read_data(data, split, json_output),

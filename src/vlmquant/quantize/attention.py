@@ -1,5 +1,7 @@
 """Attention with its two products as modules, so that they can be watched and quantized like any other operation."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from vlmquant.quantize.modules import MatMul
 from vlmquant.quantize.rounding import PerHead
 
 IMPLEMENTATION = "vlmquant_explicit"
+PLAIN = "vlmquant_plain"
 PRODUCTS = ("scores_product", "values_product")
 
 
@@ -31,6 +34,32 @@ def make_attention_explicit(tower: nn.Module, *, per_head: bool = False) -> None
             config._attn_implementation = IMPLEMENTATION
         if is_attention(module):
             _add_products(module, per_head)
+
+
+@contextmanager
+def plain_attention(tower: nn.Module) -> Iterator[None]:
+    """Let transformers' attention blocks of `tower` multiply, mask and normalize in so many words, inside a `with`.
+
+    It is for exporting: torch's fused attention comes out as a graph that scales queries and keys apart, transposes
+    keys twice and makes a causal mask for every block. Blocks with their products as modules stay as they are.
+    """
+    AttentionInterface.register(PLAIN, _plain_attention)
+    AttentionMaskInterface.register(PLAIN, eager_mask)
+    configs: dict[int, Any] = {id(module.config): module.config for module in tower.modules() if _chooses(module)}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._attn_implementation = PLAIN
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
+
+
+def _chooses(module: nn.Module) -> bool:
+    """Whether transformers asks the configuration of `module` which attention to use, and nobody else has."""
+    implementation = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    return implementation is not None and implementation != IMPLEMENTATION
 
 
 def _add_products(module: Any, per_head: bool) -> None:
@@ -65,6 +94,16 @@ def is_fused_attention(module: nn.Module) -> bool:
 def is_attention(module: nn.Module) -> bool:
     """Whether `module` is an attention block of transformers' CLIP kind."""
     return all(hasattr(module, name) for name in ("q_proj", "k_proj", "v_proj", "out_proj", "scale"))
+
+
+def _plain_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Attend (n, heads, length, width) and return (n, length, heads, width)."""
+    scores = (query * scaling) @ key.transpose(-1, -2)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).contiguous(), None
 
 
 def _explicit_attention(
