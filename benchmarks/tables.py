@@ -1,18 +1,17 @@
-"""Writes the README's tables from the committed results; `--check` only says whether they are up to date.
+"""Writes the tables of README.md and docs/results.md from the committed results; `--check` only compares.
 
 python benchmarks/tables.py
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+import tables_methods
+from tables_format import NOT_RUN, ROOT, change, load, markdown, points
+
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 METRICS = {
     "top1": "zero-shot top-1",
     "image_to_text_r1": "image to text R@1",
@@ -27,25 +26,6 @@ MODELS = {
         ("top1", "image_to_text_r10", "text_to_image_r10"),
     ),
 }
-PEERS = {
-    "peers-real-tiny": MODELS["accuracy-real-tiny"],
-    "peers-street": MODELS["accuracy-street"],
-    "peers-stress-real-tiny": ("clip-real-tiny with outliers", MODELS["accuracy-real-tiny"][1]),
-    "peers-stress-street": ("street CLIP with outliers", MODELS["accuracy-street"][1]),
-}
-STRESS = {
-    "stress-real-tiny": ("clip-real-tiny with outliers", ("top1", "text_to_image_r10")),
-    "stress-street": ("street CLIP with outliers", ("top1", "text_to_image_r1")),
-}
-
-
-def load(name: str) -> Any:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def bench() -> str:
@@ -95,58 +75,6 @@ def accuracy() -> str:
                     ]
                 )
     return markdown(["model and data", "recipe (both towers)", "metric", "float %", "INT8 %", "points"], rows)
-
-
-def peers() -> str:
-    rows = []
-    for file, (title, metrics) in PEERS.items():
-        for name, row in load(file)["contenders"].items():
-            if row["outcome"] == "ran":
-                found = [points(row["both"][metric]) for metric in metrics]
-                rows.append([title, name, *found, f"{row['bytes_on_disk'] / 2**20:.1f}"])
-            else:
-                rows.append([title, name, f"{row['outcome']}: {row['reason']}", "", "", ""])
-    where = ", ".join(f"{title} R@{metrics[1].rpartition('r')[2]}" for title, metrics in PEERS.values())
-    columns = ["model and data", "both towers by", "zero-shot top-1", "image to text", "text to image", "MiB"]
-    return markdown(columns, rows) + f"\n\nPoints against the float model; retrieval by {where}."
-
-
-def peers_speed() -> str:
-    result = load("peers-vit-b-32")
-    rows = []
-    for name, image in result["image"].items():
-        text = result["text"][name]
-        rows.append([name, *(cell for row in (image, text) for cell in speed_cells(row))])
-    where = result["environment"]
-    columns = ["contender", "image, ms", "ours is faster by", "text, ms", "ours is faster by"]
-    return (
-        markdown(columns, rows) + f"\n\n{result['model']}, batch 1, {where['cpu_model']}, {result['threads']} threads, "
-        f"{result['rounds']} rounds of {result['iterations']}; ours is static-int8 on OpenVINO."
-    )
-
-
-def speed_cells(row: Any) -> list[str]:
-    if row["outcome"] != "ran":
-        return [f"{row['outcome']}: {row['reason']}", ""]
-    one = row["batches"]["1"]
-    return [f"{one['median_ms']:.2f}", f"{one['ours_is_faster_by']['median']:.2f}"]
-
-
-def stress() -> str:
-    rows = []
-    for file, (title, metrics) in STRESS.items():
-        for recipe, found in load(file)["recipes"].items():
-            for metric in metrics:
-                row = found["both"][metric]
-                label = f"{METRICS[metric]}, n = {row['samples']}"
-                rows.append(
-                    [title, recipe, label, f"{100 * row['float']:.2f}", f"{100 * row['int8']:.2f}", points(row)]
-                )
-    return markdown(["model and data", "recipe (both towers)", "metric", "float %", "INT8 %", "points"], rows)
-
-
-def points(row: Any) -> str:
-    return f"{row['difference_points']:+.2f} [{row['low_points']:+.2f}, {row['high_points']:+.2f}]"
 
 
 def events() -> str:
@@ -247,7 +175,7 @@ def language() -> str:
                 recipe,
                 f"{100 * row['against_float']['vqa_accuracy']['candidate']:.1f}",
                 change(row["against_float"]["vqa_accuracy"]),
-                f"{100 * written['against_float']['CIDEr']['candidate']:.1f}" if written else "not run",
+                f"{100 * written['against_float']['CIDEr']['candidate']:.1f}" if written else NOT_RUN,
                 change(written["against_float"]["CIDEr"]) if written else "",
             ]
         )
@@ -255,19 +183,18 @@ def language() -> str:
     return markdown(columns, rows)
 
 
-def change(row: Any) -> str:
-    difference = row["difference"]
-    estimate, low, high = (100 * difference[name] for name in ("estimate", "low", "high"))
-    return f"{estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "bench": bench,
     "accuracy": accuracy,
     "events": events,
-    "peers": peers,
-    "peers_speed": peers_speed,
-    "stress": stress,
+    "peers": tables_methods.peers,
+    "peers_speed": tables_methods.peers_speed,
+    "stress": tables_methods.stress,
+    "methods": tables_methods.methods,
+    "ablation": tables_methods.ablation,
+    "full_size": tables_methods.full_size,
+    "budget": tables_methods.budget,
+    "recovery": tables_methods.recovery,
     "blip": blip,
     "blip_accuracy": blip_accuracy,
     "language": language,
@@ -277,8 +204,9 @@ TABLES: dict[str, Callable[[], str]] = {
 def filled(text: str) -> str:
     for name, make in TABLES.items():
         start, end = f"<!-- table:{name} -->", "<!-- /table -->"
-        pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
-        text = pattern.sub(lambda _, start=start, end=end, make=make: f"{start}\n{make()}\n{end}", text, count=1)
+        if start in text:
+            pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+            text = pattern.sub(lambda _, start=start, end=end, make=make: f"{start}\n{make()}\n{end}", text, count=1)
     return text
 
 
@@ -286,14 +214,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = filled(before)
-    if arguments.check:
-        if before != after:
-            sys.exit("README.md's tables differ from benchmarks/results; run: python benchmarks/tables.py")
-        return
-    path.write_text(after, encoding="utf-8")
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if not arguments.check:
+            page.write_text(after, encoding="utf-8")
+        elif before != after:
+            sys.exit(f"{page.name}'s tables differ from benchmarks/results; run: python benchmarks/tables.py")
 
 
 if __name__ == "__main__":

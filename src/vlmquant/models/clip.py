@@ -21,16 +21,21 @@ _GREATEST_ID_POOLING = 2
 
 
 class ImageTower(nn.Module):
-    """Pixels (n, 3, height, width) float32 to features (n, d) float32, not normalized."""
+    """Pixels (n, 3, height, width) float32 to features (n, d) float32, not normalized.
 
-    def __init__(self, clip: CLIPModel) -> None:
+    `pixels` is what they pass through first: nothing, until a quantizer wants them otherwise.
+    """
+
+    def __init__(self, clip: CLIPModel, image_spec: ImageSpec) -> None:
         super().__init__()
+        self.image_spec = image_spec
+        self.pixels: nn.Module = nn.Identity()
         self.vision_model = clip.vision_model
         self.visual_projection = clip.visual_projection
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Run the vision transformer and project its pooled class token."""
-        return cast(Tensor, self.visual_projection(self.vision_model(pixel_values=pixels).pooler_output))
+        return cast(Tensor, self.visual_projection(self.vision_model(pixel_values=self.pixels(pixels)).pooler_output))
 
 
 class TextTower(nn.Module):
@@ -100,7 +105,7 @@ def load_clip(checkpoint: Checkpoint, name: str, device: torch.device) -> ClipMo
     return ClipModel(
         name=name,
         folder=folder,
-        image_tower=ImageTower(clip),
+        image_tower=ImageTower(clip, image_spec),
         text_tower=TextTower(clip.text_model, clip.text_projection),
         image_spec=image_spec,
         tokenizer=tokenizer,

@@ -27,6 +27,7 @@ from vlmquant.quantize.modules import (
 )
 from vlmquant.quantize.observe import OBSERVERS, Histogram
 from vlmquant.quantize.outliers import handle_outliers
+from vlmquant.quantize.pixels import PIXEL_BITS, patch_embedding, read_bytes
 from vlmquant.quantize.recipe import Recipe
 from vlmquant.quantize.reconstruction import reconstruct
 from vlmquant.quantize.rounding import FakeQuantize, WholeBatchFakeQuantize
@@ -103,9 +104,13 @@ def plan_tower(
     if recipe.attention_matmuls:
         assert recipe.activations is not None
         make_attention_explicit(result, per_head=recipe.activations.granularity == "head")
+    bytes_at = _byte_site(result, recipe)
+    pixel_grid = None if bytes_at is None else read_bytes(result, bytes_at)
     if recipe.smoothing:
         smooth(result, partial(_quantized_linear, result, recipe), inputs, f"{description}: smoothing", track)
     roundings = input_roundings(result, recipe, inputs, description, track)
+    if bytes_at is not None and pixel_grid is not None:
+        roundings[bytes_at] = FakeQuantize(pixel_grid)
     scales: dict[str, NDArray[np.float32]] = {}
     if recipe.search == "hessian":
         names = [*sites(result, recipe), *_matmuls(result, recipe)]
@@ -146,8 +151,15 @@ def input_roundings(
         assert isinstance(product, MatMul)
         names += [f"{name}.{operand}" for pair in product.roundings for operand in pair]
     names += _stored_tensors(tower, recipe)
-    histograms = input_histograms(tower, names, inputs, description, track)
-    return {name: _static_rounding(tower, recipe, name, histogram) for name, histogram in histograms.items()}
+    rounded = [name for name in names if not recipe.has_float_input(name)]
+    histograms = input_histograms(tower, rounded, inputs, description, track)
+    roundings = {name: _static_rounding(tower, recipe, name, histogram) for name, histogram in histograms.items()}
+    return {**{name: nn.Identity() for name in names if name not in roundings}, **roundings}
+
+
+def _byte_site(tower: nn.Module, recipe: Recipe) -> str | None:
+    name = patch_embedding(tower) if recipe.byte_pixels else None
+    return name if name in sites(tower, recipe) and _bits(recipe, name) == PIXEL_BITS else None
 
 
 def _static_rounding(tower: nn.Module, recipe: Recipe, name: str, histogram: Histogram) -> nn.Module:
@@ -270,7 +282,7 @@ def _quantized_linear(tower: nn.Module, recipe: Recipe, name: str, linear: nn.Li
 
 
 def _linear_rounding(tower: nn.Module, recipe: Recipe, name: str, seen: Tensor) -> nn.Module:
-    if recipe.activations is None:
+    if recipe.activations is None or recipe.has_float_input(name):
         return nn.Identity()
     if recipe.activations.ranges == "whole-batch":
         return WholeBatchFakeQuantize(_bits(recipe, name))

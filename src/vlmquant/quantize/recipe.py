@@ -26,14 +26,15 @@ class Recipe:
     """How a float tower becomes a quantized one.
 
     `activations` None leaves them float (weight-only). `keep_float` holds shell patterns of module names
-    (`*.mlp.fc2`) that stay as they are, `overrides` gives some sites other bit-widths; the last match counts.
-    `attention_matmuls` quantizes both products inside attention too. `smoothing` moves outlier channels from
-    activations into weights, `outliers` does so, and leaves the worst layers float, only where outliers do damage,
-    `bias_correction` takes the mean error of each output out of its bias, `search`
-    "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin` gives the
-    inputs behind a GELU and a softmax two steps. The token table, a look-up and no multiplication, is stored as
-    per-row integers of `token_table_bits` whatever the integers of the rest are; None leaves it float. Half-precision
-    weights take it along.
+    (`*.mlp.fc2`) that stay as they are, `float_inputs` of those whose weights alone become integers, `overrides` gives
+    some sites other bit-widths; the last match counts. `attention_matmuls` quantizes both products inside attention
+    too. `smoothing` moves outlier channels from activations into weights, `outliers` does so, and leaves the worst
+    layers float, only where outliers do damage, `bias_correction` takes the mean error of each output out of its
+    bias, `search` "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin`
+    gives the inputs behind a GELU and a softmax two steps. `byte_pixels` has a CLIP's patch embedding read pixels as
+    the 8-bit integers that they are, exactly, where its activations have 8 bits. The token table, a look-up and no
+    multiplication, is stored as per-row integers of `token_table_bits` whatever the integers of the rest are; None
+    leaves it float. Half-precision weights take it along.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Recipe:
     weights: WeightScheme = field(default_factory=WeightScheme)
     activations: ActivationScheme | None = field(default_factory=ActivationScheme)
     keep_float: tuple[str, ...] = ()
+    float_inputs: tuple[str, ...] = ()
     overrides: tuple[SiteBits, ...] = ()
     attention_matmuls: bool = False
     smoothing: bool = False
@@ -48,6 +50,7 @@ class Recipe:
     bias_correction: bool = False
     search: Search = "none"
     twin: bool = False
+    byte_pixels: bool = False
     token_table_bits: Literal[8] | None = 8
 
     def __post_init__(self) -> None:
@@ -56,11 +59,14 @@ class Recipe:
             raise RecipeError(f"token_table_bits must be 8 or null, got {self.token_table_bits}")
         needing_static = {"attention_matmuls": self.attention_matmuls, "twin": self.twin}
         needing_static["search hessian"] = self.search == "hessian"
+        needing_static["byte_pixels"] = self.byte_pixels
         for name, wanted in needing_static.items():
             if wanted and not self.static:
                 raise RecipeError(f"recipe {self.name!r}: {name} needs static activation ranges")
         if self.weights.number != "integer" and (self.activations is not None or self.overrides):
             raise RecipeError(f"recipe {self.name!r}: {self.weights.number} weights go with float activations only")
+        if self.float_inputs and (not self.static or self.search == "hessian"):
+            raise RecipeError(f"recipe {self.name!r}: float_inputs need static ranges elsewhere, and no hessian search")
         if self.activations and self.activations.granularity == "head" and not self.attention_matmuls:
             raise RecipeError(f"recipe {self.name!r}: ranges per head need attention_matmuls; only they have heads")
         if self.activations and self.activations.ranges == "per-token" and self.weights.granularity == "group":
@@ -87,6 +93,10 @@ class Recipe:
         """Whether the module of this dotted name stays float."""
         return any(fnmatch(module_name, pattern) for pattern in self.keep_float)
 
+    def has_float_input(self, module_name: str) -> bool:
+        """Whether only the weights of the module of this dotted name become integers."""
+        return any(fnmatch(module_name, pattern) for pattern in self.float_inputs)
+
     def weights_at(self, module_name: str) -> WeightScheme:
         """Return the weight scheme of one site."""
         widths = [o.weights for o in self.overrides if o.weights is not None and fnmatch(module_name, o.pattern)]
@@ -104,7 +114,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
         values = dataclasses.asdict(self)
-        return {**values, "keep_float": list(self.keep_float), "overrides": list(values["overrides"])}
+        listed = {name: list(values[name]) for name in ("keep_float", "float_inputs", "overrides")}
+        return {**values, **listed}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -119,7 +130,8 @@ class Recipe:
         outliers = fields.get("outliers")
         if outliers is not None:
             fields["outliers"] = OutlierHandling(**_checked(OutlierHandling, outliers))
-        fields["keep_float"] = tuple(fields.get("keep_float", ()))
+        for names in ("keep_float", "float_inputs"):
+            fields[names] = tuple(fields.get(names, ()))
         fields["overrides"] = tuple(SiteBits(**_checked(SiteBits, item)) for item in fields.get("overrides", ()))
         return cls(**fields)
 
@@ -147,7 +159,7 @@ def check_patterns(recipe: Recipe, module_names: Iterable[str]) -> None:
     """
     names = list(module_names)
     ends = [site.pattern for site in ENDS_IN_8_BITS]
-    for pattern in (*recipe.keep_float, *(override.pattern for override in recipe.overrides)):
+    for pattern in (*recipe.keep_float, *recipe.float_inputs, *(override.pattern for override in recipe.overrides)):
         if pattern not in ends and not any(fnmatch(name, pattern) for name in names):
             some = ", ".join(names[:3])
             raise RecipeError(f"recipe {recipe.name!r}: pattern {pattern!r} matches no layer; layers are like {some}")
@@ -171,10 +183,11 @@ def _checked(scheme: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
+PROJECTION = "*_projection"
 # The first layer sees raw pixels and the last makes the embedding: next to no work, and much harm below 8 bits.
 ENDS_IN_8_BITS = (
     SiteBits(pattern="*patch_embedding", weights=8, activations=8),
-    SiteBits(pattern="*_projection", weights=8, activations=8),
+    SiteBits(pattern=PROJECTION, weights=8, activations=8),
 )
 
 
@@ -209,12 +222,16 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="static-int8",
             description="8-bit weights per channel, 8-bit activations on calibrated ranges; fastest on CPUs with VNNI",
+            float_inputs=(PROJECTION,),
             outliers=OutlierHandling(),
+            byte_pixels=True,
         ),
         Recipe(
             name="static-int8-7bit-weights",
             description="the same with 7-bit weights: cannot overflow on x86 CPUs without VNNI",
             weights=WeightScheme(bits=7),
+            float_inputs=(PROJECTION,),
+            byte_pixels=True,
         ),
         Recipe(
             name="dynamic-int8",
@@ -226,7 +243,9 @@ RECIPES: dict[str, Recipe] = {
             description="4-bit weights per channel stored in 4 bits, 8-bit activations, INT8 kernels",
             weights=WeightScheme(bits=4, scales="mse", rounding="gptq"),
             overrides=ENDS_IN_8_BITS,
+            float_inputs=(PROJECTION,),
             bias_correction=True,
+            byte_pixels=True,
         ),
         Recipe(
             name="int8-weights",

@@ -71,7 +71,9 @@ class Student:
         self.recipe = without_moving_weights(spelled_out)
         self.latent = copy.deepcopy(tower)
         if spelled_out.smoothing:
-            smoothed = plan_tower(tower, spelled_out, self.calibration, "Smoothing", track).tower
+            smoothed = plan_tower(
+                tower, replace(spelled_out, byte_pixels=False), self.calibration, "Smoothing", track
+            ).tower
             self.latent.load_state_dict(smoothed.state_dict())
         self.latent.requires_grad_(True)
         for name, module in self.latent.named_modules():
@@ -255,4 +257,4 @@ def _by_shape(batches: Sequence[Tensor]) -> list[Tensor]:
 def without_moving_weights(recipe: Recipe) -> Recipe:
     """Return what is left of `recipe` for weights that were tuned for it: no step that would move them again."""
     weights = replace(recipe.weights, rounding="nearest")
-    return replace(recipe, weights=weights, smoothing=False, outliers=None, bias_correction=False)
+    return replace(recipe, weights=weights, smoothing=False, outliers=None, bias_correction=False, byte_pixels=False)
