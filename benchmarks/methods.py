@@ -99,7 +99,7 @@ def _ablation(bits: int) -> Iterator[Row]:
 
 
 def _ablation_of_w4a8() -> Iterator[Row]:
-    base = replace(get_recipe("w4a8"), weights=WeightScheme(bits=4), bias_correction=False)
+    base = replace(get_recipe("w4a8"), weights=WeightScheme(bits=4), bias_correction=False, outliers=None)
     for scales, rounding in (("max", "nearest"), ("mse", "nearest"), ("mse", "gptq"), ("mse", "reconstruction")):
         weights = WeightScheme(bits=4, scales=scales, rounding=rounding)  # type: ignore[arg-type]
         recipe = replace(base, weights=weights)
