@@ -12,6 +12,7 @@ PEERS = {
     "peers-stress-real-tiny": "clip-real-tiny with outliers",
     "peers-stress-street": "street CLIP with outliers",
 }
+RECOVERY = {"recovery-real-tiny": "clip-real-tiny"}
 STRESS = {
     "stress-real-tiny": ("clip-real-tiny with outliers", "text_to_image_r10"),
     "stress-street": ("street CLIP with outliers", "text_to_image_r1"),
@@ -165,8 +166,8 @@ def recovery() -> str:
             str(found["facts"]["steps"]),
             f"{found['facts']['seconds'] / 60:.1f}",
         ]
-        for name, title in MODELS.items()
-        for recipe, found in load(f"recovery-{name}")["recipes"].items()
+        for file, title in RECOVERY.items()
+        for recipe, found in load(file)["recipes"].items()
     ]
     columns = ["model", "recipe", "without, points of top-1", "recovered, points of top-1", "steps", "minutes"]
     return markdown(columns, rows)
