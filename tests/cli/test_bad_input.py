@@ -101,6 +101,7 @@ CASES: dict[str, tuple[str, Callable[[Place], object], str]] = {
     "no texts": ("--texts", lambda place: place.recipe("\n\n", ".txt"), "is empty"),
     "texts in no encoding": ("--texts", lambda place: place.photos / "0.png", "0.png"),
     "unknown component": ("--components", lambda _: "image,audio", "unknown component 'audio'"),
+    "a latency without a search": ("--max-latency-ms", lambda _: 5, "give --max-drop and --data too"),
     "NaN weight": ("checkpoint", checkpoint_with(float("nan")), "vision_model.encoder.layers.1.mlp.fc1.weight"),
     "infinite weight": ("checkpoint", checkpoint_with(float("inf")), "vision_model.encoder.layers.1.mlp.fc1.weight"),
 }

@@ -157,5 +157,5 @@ def _why(log: SearchLog) -> str:
     return (
         f"none of {len(log.tried)} candidates is inside {limit} ({log.rule}); the nearest is {nearest.name!r} "
         f"with {nearest.drop.points:.2f} ({nearest.drop.low:.2f} to {nearest.drop.high:.2f}, "
-        f"n = {nearest.drop.samples}), {nearest.decision}; allow that much, or give more pictures"
+        f"n = {nearest.drop.samples}), {nearest.decision}; loosen that limit, or give more pictures"
     )

@@ -1,8 +1,8 @@
 """The first layer on the integers that pixels are: its 8-bit grid is theirs, and nothing is rounded.
 
 A normalized pixel is (byte * rescale - mean) / std. On one grid for all three channels it is rounded a second time,
-which costs a patch embedding more than any other layer of small CLIPs. Undone in the graph, the normalization moves
-into the layer's weights and bias, and each byte is its own integer.
+which makes the patch embedding one of the most damaging layers of small CLIPs. Undone in the graph, the normalization
+moves into the layer's weights and bias, and each byte is its own integer.
 """
 
 import torch
