@@ -20,13 +20,14 @@ import numpy as np
 from vlmquant.bench.contenders import Contender, Running
 from vlmquant.bench.environment import this_environment
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
-from vlmquant.bench.process import WorkerProcess
 from vlmquant.bench.race import Record, Schedule, race
 from vlmquant.bench.worker import main as serve_worker
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.engines import engine, installed_engines
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import ImageSpec
+from vlmquant.process import WorkerProcess
 from vlmquant.progress import silent
 from vlmquant.tasks.result import save_json
 
@@ -174,8 +175,7 @@ def main() -> None:
         "phases": phases,
     }
     if bundle.exists():
-        manifest = Manifest.read(bundle)
-        content["int8_mac_share"] = {name: dict(part.integer_mac_share) for name, part in manifest.components.items()}
+        content |= int8_mac_shares(checkpoint, bundle)
     if {"beam-1", VISION} <= phases.keys():
         content["ms_per_token"] = {
             name: (row["ms_per_image_median"] - phases[VISION][name]["ms_per_image_median"]) / TOKENS
@@ -185,6 +185,24 @@ def main() -> None:
         print(content["ms_per_token"])
     if options.output is not None:
         save_json(options.output, content)
+
+
+def int8_mac_shares(checkpoint: Path, bundle: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return for each graph and engine the share of MACs in INT8 kernels, and that in fast ones, on this machine."""
+    from vlmquant.bundle.blip_export import graph_examples
+    from vlmquant.models import load_blip
+
+    parts = Manifest.read(bundle).components
+    found = {
+        graph: {name: engine(name).audit(bundle / parts[graph].file, *example.audited) for name in installed_engines()}
+        for graph, example in graph_examples(load_blip(checkpoint)).items()
+    }
+    return {
+        "int8_mac_share": {graph: {name: one.int8_share for name, one in row.items()} for graph, row in found.items()},
+        "fast_int8_mac_share": {
+            graph: {name: one.fast_int8_share for name, one in row.items()} for graph, row in found.items()
+        },
+    }
 
 
 def rows_of(records: Mapping[str, Record]) -> dict[str, dict[str, Any]]:

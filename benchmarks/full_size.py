@@ -24,12 +24,12 @@ from vlmquant import CalibrationSet, get_recipe, load_model
 from vlmquant.bench.environment import available_cores, this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio, quantile
-from vlmquant.bench.process import WorkerProcess
-from vlmquant.bench.race import Record, Schedule, race
+from vlmquant.bench.race import WORKER, Record, Schedule, race
 from vlmquant.bench.worker import peak_rss_bytes
 from vlmquant.bundle import Manifest, verify
 from vlmquant.bundle.build import quantize_model
 from vlmquant.models.architectures import random_checkpoint
+from vlmquant.process import WorkerProcess
 from vlmquant.progress import silent
 from vlmquant.tasks.result import save_json
 
@@ -102,7 +102,7 @@ def latencies(checkpoint: Path, bundle: Path, folder: Path, rounds: int, iterati
         for name, path in paths.items()
     }
     schedule = Schedule(batches=(1,), rounds=rounds, iterations=iterations, seed=0)
-    records = race(loads, schedule, lambda: WorkerProcess(threads), silent)
+    records = race(loads, schedule, lambda: WorkerProcess(threads, WORKER), silent)
     return {"threads": threads, "rounds": rounds, "iterations": iterations} | {
         name: _figures(record, records[TORCH]) for name, record in records.items()
     }
@@ -118,6 +118,8 @@ def _figures(record: Record, baseline: Record) -> dict[str, Any]:
         "median_ms": median(latencies_ms),
         "p95_ms": quantile(latencies_ms, 0.95),
         "speedup": asdict(paired_ratio(theirs, ours)),
+        "int8_mac_share": record.facts.get("int8_mac_share"),
+        "fast_int8_mac_share": record.facts.get("fast_int8_mac_share"),
     }
 
 

@@ -26,11 +26,11 @@ from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import available_cores, this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio
-from vlmquant.bench.process import WorkerProcess
 from vlmquant.bench.race import Record, Schedule, race
 from vlmquant.bundle.build import quantize_model
 from vlmquant.engines import ENGINES
 from vlmquant.models.architectures import random_checkpoint
+from vlmquant.process import WorkerProcess
 from vlmquant.progress import bar
 from vlmquant.quantize.recipe import COMPONENTS
 from vlmquant.tasks.result import save_json

@@ -16,7 +16,7 @@ FLOAT_ONNX, OURS_ONNX = "float", "ours"
 def _graph(name: str) -> Contender:
     def build(path: Path, component: str, threads: int) -> Running:
         one = engine(name)
-        audit = (lambda example: one.audit(path, example).int8_share) if path.suffix == ".onnx" else None
+        audit = (lambda example: one.audit(path, example)) if path.suffix == ".onnx" else None
         return Running(one.load(path, threads), lambda: file_bytes(path), audit)
 
     return Contender(runs_on="graph", packages=(name,), build=build)

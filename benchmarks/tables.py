@@ -11,6 +11,9 @@ from collections.abc import Callable
 import tables_methods
 from tables_format import NOT_RUN, ROOT, change, load, markdown, points
 
+from vlmquant.bench.result import RANDOM_WEIGHTS_SENTENCE
+from vlmquant.bench.table import int8_macs
+
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 METRICS = {
     "top1": "zero-shot top-1",
@@ -37,7 +40,7 @@ def bench() -> str:
             continue
         one = next(found for found in row["measurements"] if found["batch"] == 1)
         eight = next(found for found in row["measurements"] if found["batch"] == 8)
-        share = row["int8_mac_share"]
+        share, fast_share = row["int8_mac_share"], row.get("fast_int8_mac_share")
         rows.append(
             [
                 row["name"],
@@ -45,7 +48,7 @@ def bench() -> str:
                 f"{one['speedup']['median']:.2f}",
                 f"{eight['speedup']['median']:.2f}",
                 f"{row['bytes_on_disk'] / 2**20:.1f}",
-                "" if share is None else f"{100 * share:.1f} %",
+                "" if share is None else int8_macs(share, fast_share),
             ]
         )
     columns = ["contender", "ms", "x torch FP32", "x at batch 8", "MiB on disk", "MACs in INT8 kernels"]
@@ -54,6 +57,7 @@ def bench() -> str:
         markdown(columns, rows)
         + f"\n\nThe whole bundle, both towers, is {result['bundle_bytes'] / 2**20:.1f} MiB. {where['cpu_model']}, "
         f"{result['threads']} threads, {result['rounds']} rounds of {result['iterations']}."
+        + "".join(f"\n\n{note}." for note in result["notes"] if note != RANDOM_WEIGHTS_SENTENCE)
     )
 
 
@@ -114,8 +118,12 @@ def blip() -> str:
                 f"{row['bytes_on_disk'] / 1e6:.0f}",
             ]
         )
+    fast = result.get("fast_int8_mac_share", {})
     shares = "; ".join(
-        f"{graph} {', '.join(f'{100 * share:.1f} % on {engine}' for engine, share in engines.items())}"
+        f"{graph} "
+        + ", ".join(
+            f"{int8_macs(share, fast.get(graph, {}).get(engine))} on {engine}" for engine, share in engines.items()
+        )
         for graph, engines in result["int8_mac_share"].items()
     )
     recipes = ", ".join(f"{component} {recipe}" for component, recipe in result["recipes"].items())

@@ -5,6 +5,8 @@ from typing import Any
 
 from tables_format import NOT_RUN, load, markdown, points
 
+from vlmquant.bench.table import int8_macs
+
 MODELS = {"real-tiny": "clip-real-tiny", "street": "street CLIP"}
 PEERS = {
     "peers-real-tiny": "clip-real-tiny",
@@ -133,7 +135,12 @@ def full_size() -> str:
 def _speedups(latency: Any) -> list[str]:
     if not latency:
         return ["", ""]
-    return [f"{latency[name]['speedup']['median']:.2f}" for name in ("bundle-openvino", "bundle-onnxruntime")]
+    return [_speedup(latency[name]) for name in ("bundle-openvino", "bundle-onnxruntime")]
+
+
+def _speedup(row: Mapping[str, Any]) -> str:
+    times, share, fast_share = row["speedup"]["median"], row.get("int8_mac_share"), row.get("fast_int8_mac_share")
+    return f"{times:.2f}" if share == fast_share else f"{times:.2f}, INT8 MACs {int8_macs(share, fast_share)}"
 
 
 def budget() -> str:

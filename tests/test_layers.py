@@ -9,13 +9,13 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "vlmquant"
 LAYERS = (
-    ("errors", "files", "progress", "metrics", "data"),
+    ("errors", "files", "process", "progress", "metrics", "data"),
     ("models",),
     ("quantize",),
     ("engines",),
     ("bundle",),
     ("streetworld", "tasks", "video", "bench", "selfcheck", "coattention"),
-    ("budget", "sweep", "analysis"),
+    ("budget", "sweep", "analysis", "doctor"),
     ("report",),
     ("cli",),
 )

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all; the one place where that is done for contents that fit into memory."""
+"""Files: written whole or not at all, and where what this program remembers between runs is kept."""
 
 import os
 from pathlib import Path
@@ -20,3 +20,8 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder, which may not exist yet, for one kind of what is remembered between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlmquant" / name

@@ -8,10 +8,20 @@ from pathlib import Path
 
 from vlmquant.bench.contenders import Contender, Running
 from vlmquant.bench.worker import main
+from vlmquant.engines import Coverage, Layer
+
+COVERAGE = Coverage(
+    "fake",
+    (
+        Layer("fast", "MatMul", 1, "int8", "quick_I8", True),
+        Layer("slow", "MatMul", 1, "int8", "ref_I8", False),
+        Layer("float", "MatMul", 2, "float", "quick_f32", True),
+    ),
+)
 
 
 def builder(run: Callable[[object], object]) -> Callable[[Path, str, int], Running]:
-    return lambda path, component, threads: Running(run, lambda: 1234, lambda example: 0.5)
+    return lambda path, component, threads: Running(run, lambda: 1234, lambda example: COVERAGE)
 
 
 def log_turn(batch: object) -> None:

@@ -38,7 +38,11 @@ def test_every_contender_on_a_tiny_clip(tiny_bundle: Path, tiny_checkpoint: Path
         assert [found.input_shape for found in row.measurements] == [(1, 3, 32, 32), (2, 3, 32, 32)]
         assert all(len(found.round_medians_ms) == 2 and found.speedup for found in row.measurements)
         assert min(row.bytes_on_disk or 0, row.peak_rss_bytes or 0) > 0
-        assert (row.int8_mac_share is not None) == row.name.startswith("bundle-")
+        audited = row.int8_mac_share is not None and row.fast_int8_mac_share is not None
+        assert audited == row.name.startswith("bundle-")
+        if row.int8_mac_share is not None and row.fast_int8_mac_share is not None:
+            assert row.fast_int8_mac_share <= row.int8_mac_share
+            assert (row.fast_int8_mac_share < row.int8_mac_share) == bool(row.slow_int8_kernels)
     first = result.contender("torch-fp32").measurements[0]
     assert first.speedup is not None
     assert (first.speedup.lowest, first.speedup.median, first.speedup.highest) == (1.0, 1.0, 1.0)

@@ -7,8 +7,8 @@ import numpy as np
 import psutil
 import pytest
 
-from vlmquant.bench.process import WorkerFailed, WorkerProcess, run_program
 from vlmquant.bench.race import WARMUP, Schedule, race
+from vlmquant.process import WorkerFailed, WorkerProcess, run_program
 from vlmquant.progress import T, silent
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_bench_worker.py")))
@@ -51,6 +51,15 @@ def test_the_order_follows_the_seed() -> None:
     assert first != other
 
 
+def test_no_round_begins_after_the_budget_and_every_round_is_whole(tmp_path: Path) -> None:
+    schedule = Schedule(batches=(1, 2), rounds=50, iterations=1, seed=0, budget_seconds=0.0)
+    records = race({name: load_request(name, tmp_path) for name in ("good", "good-too")}, schedule, start, silent)
+    for record in records.values():
+        assert record.outcome == "ran"
+        assert {batch: len(turns) for batch, turns in record.latencies_ms.items()} == {1: 1, 2: 1}
+    assert no_children()
+
+
 def test_two_contenders_take_turns_and_never_work_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
     monkeypatch.setenv("FAKE_BENCH_LOG", str(log))
@@ -64,7 +73,8 @@ def test_two_contenders_take_turns_and_never_work_at_once(tmp_path: Path, monkey
         assert record.cold_start_seconds is not None
         assert record.cold_start_seconds > 0
         assert record.facts["bytes_on_disk"] == 1234
-        assert record.facts["int8_mac_share"] == 0.5
+        assert (record.facts["int8_mac_share"], record.facts["fast_int8_mac_share"]) == (0.5, 0.25)
+        assert record.facts["slow_int8_kernels"] == ["ref_I8"]
         assert record.facts["peak_rss_bytes"] > 5_000_000
     lines = log.read_text().splitlines()
     process_ids = {line.split()[0] for line in lines}

@@ -74,6 +74,7 @@ RESULT = BenchResult(
             cold_start_seconds=0.5,
             peak_rss_bytes=100 * 2**20,
             int8_mac_share=0.965,
+            fast_int8_mac_share=0.965,
             measurements=(measurement(1, 10.0, Ratio(4.0, 3.5, 4.5)), measurement(8, 16.0, Ratio(5.0, 4.0, 6.0))),
         ),
     ),

@@ -14,10 +14,10 @@ from fakes import tiny_blip_folder
 from vlmquant.bundle import Manifest, open_blip, open_bundle, verify
 from vlmquant.bundle.blip_build import quantize_blip
 from vlmquant.bundle.blip_probes import load_probes
-from vlmquant.bundle.blip_runtime import blip_engine
 from vlmquant.bundle.manifest import MANIFEST
+from vlmquant.bundle.placement import place, usual_engine
 from vlmquant.bundle.probes import PROBES
-from vlmquant.engines import installed_engines
+from vlmquant.engines import Cpu, installed_engines
 from vlmquant.errors import BundleError, CalibrationError, RecipeError
 from vlmquant.models import load_blip
 from vlmquant.models.blip import BlipModel
@@ -156,10 +156,27 @@ def test_the_output_head_runs_in_integers(built: Callable[[BlipKind], Built]) ->
     assert all(share == 1.0 for share in shares.values())
 
 
-def test_auto_takes_an_engine_for_each_graph(built: Callable[[BlipKind], Built]) -> None:
+def test_auto_knows_an_engine_for_each_graph(
+    built: Callable[[BlipKind], Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
     captioning, vqa = built("captioning").manifest, built("vqa").manifest
-    assert [blip_engine(captioning, graph) for graph in ("vision", "decoder")] == ["openvino", "onnxruntime"]
-    assert [blip_engine(vqa, graph) for graph in ("question_encoder", "decoder")] == ["onnxruntime", "openvino"]
+    monkeypatch.setattr("vlmquant.engines.this_cpu", lambda: Cpu("new", "x86_64", frozenset({"avx512_vnni"})))
+    assert [usual_engine(captioning, graph)[0] for graph in ("vision", "decoder")] == ["openvino", "onnxruntime"]
+    assert [usual_engine(vqa, graph)[0] for graph in ("question_encoder", "decoder")] == ["onnxruntime", "openvino"]
+
+
+def test_each_graph_runs_where_it_is_measured_to_be_fastest(
+    built: Callable[[BlipKind], Built], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("VLMQUANT_AUTO", "measured")
+    captioning = built("captioning")
+    placements = place(captioning.folder, captioning.manifest)
+    assert set(placements) == set(captioning.manifest.components)
+    for graph, placed in placements.items():
+        assert placed.arithmetic == "integer", graph
+        assert placed.latency_ms is not None, graph
+        assert all(name in placed.reason for name in installed_engines()), graph
 
 
 def test_damage_is_found(built: Callable[[BlipKind], Built], tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from vlmquant.bundle.runtime import _row
-from vlmquant.errors import BundleError
+from vlmquant.bundle.proof import LOWEST_FLOOR, _row
 
 
 def drawn(scale: float, seed: int, around: np.ndarray) -> np.ndarray:
@@ -17,6 +16,7 @@ FLOAT = drawn(1.0, 0, np.zeros((4, 512)))
 @pytest.mark.parametrize("noise", [0.001, 0.1, 0.3])
 def test_another_draw_of_the_rounding_noise_passes(noise: float) -> None:
     row = _row("openvino", "image", drawn(noise, 1, FLOAT), drawn(noise, 2, FLOAT), FLOAT)
+    assert row.right
     assert row.cosine_min < row.cosine_to_float_min
 
 
@@ -26,10 +26,15 @@ def test_another_draw_of_the_rounding_noise_passes(noise: float) -> None:
     ids=["more noise", "more noise than a little", "another model", "nothing"],
 )
 def test_what_is_further_off_is_refused(found: np.ndarray, stored_noise: float) -> None:
-    with pytest.raises(BundleError, match="'image' on openvino gives results with cosine"):
-        _row("openvino", "image", found, drawn(stored_noise, 2, FLOAT), FLOAT)
+    assert not _row("openvino", "image", found, drawn(stored_noise, 2, FLOAT), FLOAT).right
 
 
 def test_undefined_results_are_refused() -> None:
-    with pytest.raises(BundleError, match="cosine nan"):
-        _row("openvino", "image", FLOAT * np.float32(np.nan), FLOAT, FLOAT)
+    assert not _row("openvino", "image", FLOAT * np.float32(np.nan), FLOAT, FLOAT).right
+
+
+def test_a_bundle_cannot_lower_the_limit_to_nothing() -> None:
+    noise = drawn(1.0, 9, 0 * FLOAT)
+    row = _row("openvino", "image", drawn(1.0, 8, 0 * FLOAT), noise, FLOAT)
+    assert row.floor == LOWEST_FLOOR
+    assert not row.right

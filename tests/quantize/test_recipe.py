@@ -97,10 +97,3 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
         Recipe(name="x", description="y", activations=dynamic, weights=WeightScheme(granularity="group"))
     with pytest.raises(RecipeError, match="'octave'"):
         WeightScheme(granularity="octave")  # type: ignore[arg-type]
-
-
-def test_8_bit_products_are_known_wherever_they_hide() -> None:
-    assert get_recipe("static-int8").multiplies_8_bits
-    assert get_recipe("w4a8").multiplies_8_bits, "its ends keep 8 bits"
-    assert not get_recipe("static-int8-7bit-weights").multiplies_8_bits
-    assert not get_recipe("int8-weights").multiplies_8_bits

@@ -7,6 +7,7 @@ import pytest
 
 from vlmquant.bench.race import Record
 from vlmquant.bundle.manifest import MANIFEST, Manifest
+from vlmquant.engines import choose
 from vlmquant.progress import silent
 from vlmquant.report.sweep_tables import candidates, deployed, deployed_table, front, smallest_within, tower_table
 from vlmquant.sweep import latency, towers
@@ -62,7 +63,9 @@ def test_a_size_is_both_graphs_and_what_is_beside_them(swept, tiny_bundle) -> No
 
 def test_all_precisions_of_a_tower_are_timed_in_one_race_and_once(swept, races) -> None:
     once, again, _ = swept
-    assert races == [{FLOAT_IN_TORCH: "torch-fp32", "float": "openvino-fp32", "static-int8": "bundle-openvino"}] * 2
+    static = choose("static")[0]
+    deployed = {"float": f"{choose('float')[0]}-fp32", "static-int8": f"bundle-{static}"}
+    assert races == [{FLOAT_IN_TORCH: "torch-fp32", **deployed}] * 2
     by_recipe = {(point.recipe, point.place): once.latency_ms(point) for point in once.points}
     assert by_recipe["static-int8", "both"] == 2.0
     assert by_recipe["static-int8", "text"] == 4.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.engines import engine
+from vlmquant.engines import Coverage, engine
 from vlmquant.engines.session import AnyArray
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ CHECKPOINT, FLOAT_ONNX, BUNDLE = "checkpoint", "float ONNX", "bundle"
 class Running:
     """A loaded contender: `run` maps one batch to its features; the other two are asked after all timing.
 
-    `int8_mac_share` takes an example batch; None where a share of integer arithmetic is not claimed.
+    `audit` takes an example batch; None where a share of integer arithmetic is not claimed.
     """
 
     run: Callable[[AnyArray], object]
     bytes_on_disk: Callable[[], int]
-    int8_mac_share: Callable[[AnyArray], float] | None = None
+    audit: Callable[[AnyArray], Coverage] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _bundle_graph(name: str, path: Path, threads: int) -> Running:
     return Running(
         engine(name).load(path, threads),
         lambda: bytes_on_disk(path),
-        lambda example: engine(name).audit(path, example).int8_share,
+        lambda example: engine(name).audit(path, example),
     )
 
 

@@ -1,6 +1,8 @@
 """The race: every contender alive in its own process, one at a time at work, their turns alternated."""
 
+import math
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,22 +10,27 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from vlmquant.bench.process import WorkerFailed, WorkerProcess
+from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import Track
 
 WARMUP = 2
+WORKER = (sys.executable, "-m", "vlmquant.bench.worker")
 TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """In each of `rounds`, each batch size is measured `iterations` times on every contender in a shuffled order."""
+    """In each of `rounds`, each batch size is measured `iterations` times on every contender in a shuffled order.
+
+    No round but the first begins later than `budget_seconds` after it.
+    """
 
     batches: tuple[int, ...]
     rounds: int
     iterations: int
     seed: int
     timeout_seconds: float = TIMEOUT_SECONDS
+    budget_seconds: float = math.inf
 
     def turns(self, names: Sequence[str]) -> Iterator[tuple[int, str]]:
         """Yield (batch, name) for every turn; the order within a round and batch is drawn from `seed`."""
@@ -79,7 +86,10 @@ def race(
             if "unavailable" in answer:
                 drop(name, "not run", answer["unavailable"])
         turns = list(schedule.turns(list(workers)))
-        for batch, name in track(turns, "Measuring in turns", len(turns)):
+        begun = monotonic()
+        for index, (batch, name) in enumerate(track(turns, "Measuring in turns", len(turns))):
+            if index and index * schedule.rounds % len(turns) == 0 and monotonic() - begun > schedule.budget_seconds:
+                break
             request = {"command": "measure", "batch": batch, "warmup": WARMUP, "iterations": schedule.iterations}
             if name in workers and (answer := ask(name, request)):
                 records[name].latencies_ms[batch].append(answer["latencies_ms"])

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmquant.bench.environment import Environment
-from vlmquant.bench.measure import Ratio, items_per_second
+from vlmquant.bench.measure import Ratio, items_per_second, paired_ratio
 from vlmquant.errors import DataError
 from vlmquant.files import write_whole
 
@@ -18,6 +18,12 @@ RANDOM_WEIGHTS_SENTENCE = (
     "The weights are random: speed and size are those of the architecture, and nothing here says how accurate it is."
 )
 OUTCOMES = ("ran", "not run", "failed")
+# Bundle contender, float contender of the same engine and what that computes in.
+OWN_FLOATS = {
+    ("bundle-openvino", "openvino-fp32"): "float32",
+    ("bundle-openvino", "openvino-bf16"): "bfloat16",
+    ("bundle-onnxruntime", "onnxruntime-fp32"): "float32",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,9 @@ class ContenderResult:
 
     `bytes_on_disk` is what the benched component needs, graph and weights. `cold_start_seconds` is from the start of
     its process to its first result at batch 1. `peak_rss_bytes` is its process's greatest resident memory.
-    `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels, for bundles.
+    For bundles `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels,
+    `fast_int8_mac_share` the share in INT8 kernels that are no reference or emulated ones (None in results older than
+    this field), and `slow_int8_kernels` are the engine's names of the others.
     """
 
     name: str
@@ -58,6 +66,8 @@ class ContenderResult:
     cold_start_seconds: float | None = None
     peak_rss_bytes: int | None = None
     int8_mac_share: float | None = None
+    fast_int8_mac_share: float | None = None
+    slow_int8_kernels: tuple[str, ...] = ()
     measurements: tuple[Measurement, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,6 +84,8 @@ class BenchResult:
     """A whole bench: one row of `contenders` for each that exists, also for those that could not run.
 
     `bundle_bytes` is the whole bundle folder with both towers, tokenizer and manifest. `iterations` is per round.
+    `auto` is the contender that `--engine auto` takes for this component on this machine, None without a bundle and
+    where that is none of the contenders; `auto_reason` says why in words.
     """
 
     model: str
@@ -87,12 +99,19 @@ class BenchResult:
     seed: int
     environment: Environment
     contenders: tuple[ContenderResult, ...]
+    auto: str | None = None
+    auto_reason: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong into every output."""
-        return (RANDOM_WEIGHTS_SENTENCE,) if self.random_weights else ()
+        return (*((RANDOM_WEIGHTS_SENTENCE,) if self.random_weights else ()), *self.slower_than_float)
+
+    @property
+    def slower_than_float(self) -> tuple[str, ...]:
+        """One sentence for each batch size at which a bundle took longer than the float model on the same engine."""
+        return tuple(_slower_than_float(self))
 
     def contender(self, name: str) -> ContenderResult:
         """Return the row of this contender. Raises KeyError."""
@@ -141,7 +160,13 @@ def _environment(values: Mapping[str, Any]) -> Environment:
 
 
 def _contender(values: Mapping[str, Any]) -> ContenderResult:
-    return ContenderResult(**{**values, "measurements": tuple(_measurement(row) for row in values["measurements"])})
+    return ContenderResult(
+        **{
+            **values,
+            "slow_int8_kernels": tuple(values.get("slow_int8_kernels", ())),
+            "measurements": tuple(_measurement(row) for row in values["measurements"]),
+        }
+    )
 
 
 def _measurement(values: Mapping[str, Any]) -> Measurement:
@@ -153,3 +178,28 @@ def _measurement(values: Mapping[str, Any]) -> Measurement:
             "speedup": None if values["speedup"] is None else Ratio(**values["speedup"]),
         }
     )
+
+
+def _slower_than_float(result: BenchResult) -> Iterator[str]:
+    rows = {row.name: row for row in result.contenders}
+    for (bundle, original), precision in OWN_FLOATS.items():
+        for batch in result.batches:
+            ours, theirs = (rows[name].at(batch) if name in rows else None for name in (bundle, original))
+            if ours is None or theirs is None:
+                continue
+            times = paired_ratio(ours.round_medians_ms, theirs.round_medians_ms)
+            if round(times.median, 2) > 1:
+                engine, (what, why) = bundle.removeprefix("bundle-"), _what_ran(rows[bundle])
+                yield (
+                    f"{engine}: {what} takes {times.median:.2f}x the time of its {precision} at batch {batch} "
+                    f"(rounds {times.lowest:.2f}..{times.highest:.2f}){why}"
+                )
+
+
+def _what_ran(row: ContenderResult) -> tuple[str, str]:
+    """Return what to call the bundle's arithmetic, and after a colon why it is slow, empty where nothing tells."""
+    if not row.int8_mac_share:
+        return "the bundle", ": nothing ran in INT8 kernels"
+    if row.slow_int8_kernels:
+        return "INT8", f": slow integer kernels ({', '.join(row.slow_int8_kernels)})"
+    return "INT8", ""

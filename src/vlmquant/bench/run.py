@@ -15,12 +15,12 @@ from vlmquant.bench.contenders import BUNDLE, CHECKPOINT, CONTENDERS, FLOAT_ONNX
 from vlmquant.bench.environment import available_cores, this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
-from vlmquant.bench.process import WorkerFailed, WorkerProcess, run_program
-from vlmquant.bench.race import TIMEOUT_SECONDS, Record, Schedule, race
+from vlmquant.bench.race import TIMEOUT_SECONDS, WORKER, Record, Schedule, race
 from vlmquant.bench.result import BASELINE, BenchResult, ContenderResult, Measurement
 from vlmquant.bundle.manifest import Manifest, check_files
-from vlmquant.engines import check_instruction_set
+from vlmquant.bundle.placement import place
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unknown
+from vlmquant.process import WorkerFailed, WorkerProcess, run_program
 from vlmquant.progress import Track, silent
 
 COMPONENTS = ("image", "text")
@@ -83,8 +83,9 @@ def bench(
             raise EngineError(
                 "no contender can run: " + "; ".join(f"{row} {why.reason}" for row, why in absent.items())
             )
-        records = absent | race(loads, schedule, lambda: WorkerProcess(threads), track)
+        records = absent | race(loads, schedule, lambda: WorkerProcess(threads, WORKER), track)
         shapes = {batch: tuple(np.load(path, mmap_mode="r").shape) for batch, path in inputs.items()}
+    auto, auto_reason = _auto(targets, manifest, threads)
     return BenchResult(
         model=manifest.name if manifest is not None else source.name,
         component=targets.component,
@@ -97,7 +98,21 @@ def bench(
         seed=seed,
         environment=environment,
         contenders=tuple(_row(name, records, shapes) for name in CONTENDERS),
+        auto=auto,
+        auto_reason=auto_reason,
     )
+
+
+def _auto(targets: BenchTargets, manifest: Manifest | None, threads: int) -> tuple[str | None, str | None]:
+    """Return the contender that "auto" takes, and why; the reason alone where that is none of them."""
+    if manifest is None or targets.bundle is None:
+        return None, None
+    try:
+        placed = place(targets.bundle, manifest, threads=threads)[targets.component]
+    except EngineError as error:
+        return None, str(error)
+    reason = placed.reason if placed.warning is None else f"{placed.reason}; {placed.warning}"
+    return (f"bundle-{placed.engine}" if placed.arithmetic == "integer" else None), reason
 
 
 def _checked_manifest(targets: BenchTargets) -> Manifest | None:
@@ -107,7 +122,6 @@ def _checked_manifest(targets: BenchTargets) -> Manifest | None:
         return None
     manifest = Manifest.read(targets.bundle)
     check_files(targets.bundle, manifest)
-    check_instruction_set(manifest.requires_any_of)
     if targets.component not in manifest.components:
         raise unknown(BundleError, "component", targets.component, manifest.components)
     return manifest
@@ -175,6 +189,7 @@ def _row(name: str, records: Mapping[str, Record], shapes: Mapping[int, tuple[in
     record = records[name]
     if record.outcome != "ran":
         return ContenderResult(name=name, outcome=record.outcome, reason=record.reason)
+    facts = {**record.facts, "slow_int8_kernels": tuple(record.facts.get("slow_int8_kernels", ()))}
     return ContenderResult(
         name=name,
         outcome="ran",
@@ -182,7 +197,7 @@ def _row(name: str, records: Mapping[str, Record], shapes: Mapping[int, tuple[in
         measurements=tuple(
             _measurement(batch, shape, record, records.get(BASELINE)) for batch, shape in shapes.items()
         ),
-        **record.facts,
+        **facts,
     )
 
 

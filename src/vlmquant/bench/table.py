@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vlmquant.bench.result import BenchResult, ContenderResult
+from vlmquant.bench.result import RANDOM_WEIGHTS_SENTENCE, BenchResult, ContenderResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,6 +29,17 @@ def columns(result: BenchResult) -> tuple[str, ...]:
 def rows(result: BenchResult, batch: int) -> list[tuple[str, ...]]:
     """Return one row of text per contender that ran at this batch size, in the order of the registry."""
     return [_row(contender, batch) for contender in result.contenders if contender.at(batch) is not None]
+
+
+def int8_macs(share: float | None, fast_share: float | None) -> str:
+    """Return the share of MACs in INT8 kernels as text, with that in fast kernels beside it where it is another.
+
+    `fast_share` None: not known, as in results of versions that did not look.
+    """
+    if share is None:
+        return _NOTHING
+    text, fast = _percent(share), _percent(share if fast_share is None else fast_share)
+    return text if text == fast else f"{text} ({fast} in fast kernels)"
 
 
 def absences(result: BenchResult) -> list[str]:
@@ -60,13 +71,13 @@ def circumstances(result: BenchResult) -> str:
 
 def markdown(result: BenchResult) -> str:
     """Return every batch size as a Markdown table, with the notes, the absences and the circumstances."""
-    parts = [f"> {note}" for note in result.notes]
+    parts = [f"> {RANDOM_WEIGHTS_SENTENCE}"] if result.random_weights else []
     names = columns(result)
     for batch in result.batches:
         lines = [_line(names), _line(["---", *["---:"] * (len(names) - 1)])]
         lines += [_line(row) for row in rows(result, batch)]
         parts.append(f"**{heading(result, batch)}**\n\n" + "\n".join(lines))
-    if lines := absences(result):
+    if lines := [*result.slower_than_float, *absences(result)]:
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join([*parts, circumstances(result)]) + "\n"
 
@@ -92,7 +103,6 @@ def _row(contender: ContenderResult, batch: int) -> tuple[str, ...]:
     found = contender.at(batch)
     assert found is not None
     speedup = found.speedup
-    share = contender.int8_mac_share
     return (
         contender.name,
         f"{found.median_ms:.2f}",
@@ -103,12 +113,16 @@ def _row(contender: ContenderResult, batch: int) -> tuple[str, ...]:
         _mebibytes(contender.peak_rss_bytes),
         _mebibytes(contender.bytes_on_disk),
         _NOTHING if contender.cold_start_seconds is None else f"{contender.cold_start_seconds:.2f}",
-        _NOTHING if share is None else f"{100 * share:.1f} %",
+        int8_macs(contender.int8_mac_share, contender.fast_int8_mac_share),
     )
 
 
 def _items(result: BenchResult) -> str:
     return "images" if result.component == "image" else "texts"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _mebibytes(count: int | None) -> str:

@@ -4,7 +4,7 @@
     {"command": "measure", "batch": 1, "warmup": 2, "iterations": 10}   -> {"latencies_ms": [...]}
     {"command": "peak"}                                                 -> {"peak_rss_bytes": n}
     {"command": "size"}                                                 -> {"bytes_on_disk": n}
-    {"command": "audit"}                                                -> {"int8_mac_share": 0..1 or null}
+    {"command": "audit"}    -> {"int8_mac_share": 0..1, "fast_int8_mac_share": 0..1, "slow_int8_kernels": [names]} or {}
 
 `load` runs one batch of the smallest size and answers {}, or {"unavailable": reason} where this machine cannot run
 the contender. Any exception answers {"error": "Type: message"}. The end of the input ends the process.
@@ -69,8 +69,15 @@ class Worker:
         return {"latencies_ms": latencies_ms}
 
     def _audit(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        share = self._loaded().int8_mac_share
-        return {"int8_mac_share": None if share is None else share(self._inputs[min(self._inputs)])}
+        audit = self._loaded().audit
+        if audit is None:
+            return {}
+        found = audit(self._inputs[min(self._inputs)])
+        return {
+            "int8_mac_share": found.int8_share,
+            "fast_int8_mac_share": found.fast_int8_share,
+            "slow_int8_kernels": list(found.slow_int8_kernels),
+        }
 
     def _loaded(self) -> Running:
         if self._running is None:

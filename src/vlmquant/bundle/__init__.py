@@ -3,6 +3,5 @@
 from vlmquant.bundle.blip_runtime import open_blip as open_blip
 from vlmquant.bundle.manifest import Manifest as Manifest
 from vlmquant.bundle.runtime import VerifyReport as VerifyReport
-from vlmquant.bundle.runtime import choose_engine as choose_engine
 from vlmquant.bundle.runtime import open_bundle as open_bundle
 from vlmquant.bundle.runtime import verify as verify

@@ -15,8 +15,10 @@ from torch import nn
 from vlmquant.bundle.blip_export import export_blip_graph, graph_examples
 from vlmquant.bundle.blip_probes import BlipProbes, BlipResults, run_probes, save_probes
 from vlmquant.bundle.blip_runtime import graph_file, load_runner
-from vlmquant.bundle.build import BATCH, EXACT_DOT_PRODUCTS, TOOLS, check_free
+from vlmquant.bundle.build import BATCH, TOOLS, check_free
 from vlmquant.bundle.manifest import ComponentFacts, Manifest, file_facts
+from vlmquant.bundle.overflow import required_instruction_sets
+from vlmquant.bundle.placement import Placement
 from vlmquant.bundle.probes import PROBES, agreement, probe_images
 from vlmquant.engines import engine, installed_engines
 from vlmquant.errors import CalibrationError, RecipeError, unknown
@@ -163,7 +165,7 @@ def _write(
         calibration=None if calibration is None else calibration.to_dict(),
         logit_scale=None,
         components=components,
-        requires_any_of=EXACT_DOT_PRODUCTS if any(recipe.multiplies_8_bits for recipe in recipes.values()) else (),
+        requires_any_of=required_instruction_sets(folder / part.file for part in components.values()),
         files={path.name: file_facts(path) for path in sorted(folder.iterdir())},
         tools={tool: version(tool) for tool in TOOLS},
         kind=model.kind,
@@ -194,7 +196,7 @@ def _probe_ids(model: BlipModel) -> list[int]:
 def _on_engine(folder: Path, name: str, model: BlipModel, generation: Mapping[str, int]) -> BlipRunner:
     return load_runner(
         folder,
-        dict.fromkeys(model.graphs, name),
+        dict.fromkeys(model.graphs, Placement(engine=name, arithmetic="integer", reason="it is to be proved")),
         name=name,
         kind=model.kind,
         generation=generation,

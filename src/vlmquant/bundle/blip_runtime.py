@@ -1,12 +1,13 @@
 """Opening and proving a BLIP's bundle; needs neither torch nor transformers."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from vlmquant.bundle.blip_probes import BlipProbes, BlipResults, run_probes
 from vlmquant.bundle.manifest import Manifest, check_files
-from vlmquant.engines import GraphSession, check_instruction_set, choose, load_graph
+from vlmquant.bundle.placement import Placement, place, warnings_of
+from vlmquant.engines import GraphSession, load_graph
 from vlmquant.engines.memory import return_freed_memory
 from vlmquant.engines.session import AnyArray
 from vlmquant.errors import BundleError
@@ -25,35 +26,55 @@ def open_blip(
     threads: int | None = None,
     options: GenerationOptions | None = None,
     batch_size: int = 8,
+    probe: bool = True,
 ) -> BlipRunner:
     """Return a BLIP's bundle as a captioner, answerer or matcher on `engine` with `threads` CPU threads.
 
-    "auto" chooses an engine for each graph by its recipe. The runner's name says which engines run it. Raises
-    BundleError when the folder is no sound bundle of a BLIP (its files are re-hashed) and EngineError when the engine
-    is not installed or this CPU lacks an instruction set the bundle needs.
+    The first time on a machine the bundle is proved there, and "auto" times the engines for each graph; see `place`.
+    The runner's name says what runs it and its `notes` what did not run as it should. `probe` False takes it on trust.
+    Raises BundleError when the folder is no sound bundle of a BLIP (its files are re-hashed) and EngineError when the
+    engine is not installed or no engine gives right results.
     """
     folder = Path(folder)
+    manifest = checked_blip(folder)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
+    return open_placed_blip(folder, manifest, placements, threads, options or GenerationOptions(), batch_size)
+
+
+def checked_blip(folder: Path) -> Manifest:
+    """Return the manifest of a BLIP's bundle after comparing every file with it. Raises BundleError."""
     manifest = Manifest.read(folder)
-    kind = blip_kind(manifest, folder)
+    blip_kind(manifest, folder)
     check_files(folder, manifest)
-    check_instruction_set(manifest.requires_any_of)
-    engines = {graph: blip_engine(manifest, graph) if engine == "auto" else engine for graph in manifest.components}
+    return manifest
+
+
+def open_placed_blip(
+    folder: Path,
+    manifest: Manifest,
+    placements: Mapping[str, Placement],
+    threads: int | None,
+    options: GenerationOptions,
+    batch_size: int = 8,
+) -> BlipRunner:
+    """Return a runner whose graphs run where `placements` says; `manifest` is that of the checked `folder`."""
     assert manifest.generation is not None
-    return load_runner(
+    runner = load_runner(
         folder,
-        engines,
-        name=f"{manifest.name} on {' and '.join(dict.fromkeys(engines.values()))}",
-        kind=kind,
+        placements,
+        name=f"{manifest.name} on {' and '.join(dict.fromkeys(str(placed.way) for placed in placements.values()))}",
+        kind=blip_kind(manifest, folder),
         generation=manifest.generation,
         threads=threads,
-        options=options or GenerationOptions(),
+        options=options,
         batch_size=batch_size,
     )
+    return replace(runner, notes=warnings_of(placements))
 
 
 def load_runner(
     folder: Path,
-    engines: Mapping[str, str],
+    placements: Mapping[str, Placement],
     *,
     name: str,
     kind: BlipKind,
@@ -62,13 +83,14 @@ def load_runner(
     options: GenerationOptions,
     batch_size: int,
 ) -> BlipRunner:
-    """Load the graphs in `folder`, each on the engine that `engines` names for it, and return their runner.
+    """Load the graphs in `folder`, each where `placements` says, and return their runner.
 
     `generation` holds start_id, end_id and pad_id.
     """
     loaded = {}
-    for graph, engine in engines.items():
-        loaded[graph] = load_graph(folder / graph_file(graph), engine, threads)
+    for graph, placed in placements.items():
+        path = folder / graph_file(graph)
+        loaded[graph] = load_graph(path, placed.engine, threads, arithmetic=placed.arithmetic)
         return_freed_memory()
     # One output each, but for these two, which return what the decoding loop wants from them.
     single = {graph: _first(session) for graph, session in loaded.items() if graph not in ("cross", "decoder")}
@@ -108,34 +130,3 @@ def blip_kind(manifest: Manifest, folder: Path) -> BlipKind:
         f"{str(folder)!r} holds {manifest.name!r} of kind {manifest.kind!r}, no BLIP ({', '.join(KINDS)}); "
         "open it with open_bundle"
     )
-
-
-def blip_engine(manifest: Manifest, graph: str) -> str:
-    """Return the engine that "auto" takes for one graph of a BLIP on this machine.
-
-    A step of the decoder does little but read its weights. With integer activations, at the size of BLIP base, ONNX
-    Runtime took 0.8 of OpenVINO's CPU time for it and two thirds of the memory; it reads integer weights next to float
-    activations only through a float copy, which OpenVINO does not.
-    """
-    recipe = manifest.recipe["by_graph"][graph]
-    activations = None if recipe is None else recipe["activations"]
-    integers = activations is not None and (graph == "decoder" or activations["ranges"] != "static")
-    return choose(manifest.requires_any_of, dynamic=integers)[0]
-
-
-def probe_results(
-    folder: Path, manifest: Manifest, probes: BlipProbes, engine: str, threads: int | None
-) -> BlipResults:
-    """Return what the graphs of a bundle, whose files must have been checked, make of its probes on `engine`."""
-    assert manifest.generation is not None
-    runner = load_runner(
-        folder,
-        dict.fromkeys(manifest.components, engine),
-        name=engine,
-        kind=blip_kind(manifest, folder),
-        generation=manifest.generation,
-        threads=threads,
-        options=GenerationOptions(),
-        batch_size=len(probes.images),
-    )
-    return run_probes(runner, probes)

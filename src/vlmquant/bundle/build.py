@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vlmquant.bundle.export import export_tower
 from vlmquant.bundle.manifest import MANIFEST, ComponentFacts, Manifest, file_facts
+from vlmquant.bundle.overflow import required_instruction_sets
 from vlmquant.bundle.probes import COUNT, PROBES, Probes, agreement, probe_images
 from vlmquant.engines import engine, installed_engines, load
 from vlmquant.errors import BundleError, CalibrationError, RecipeError
@@ -30,8 +31,6 @@ from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components, check
 
 BATCH = 8
 TOOLS = ("vlmquant", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")
-# VPDPBUSD and its Arm cousin add U8 x S8 products in 32 bits; the older VPMADDUBSW saturates at 16.
-EXACT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "neon_dotprod")
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +206,7 @@ def _write(
         calibration=None if calibration is None else calibration.to_dict(),
         logit_scale=model.logit_scale,
         components=components,
-        requires_any_of=EXACT_DOT_PRODUCTS if recipe.multiplies_8_bits else (),
+        requires_any_of=required_instruction_sets(folder / part.file for part in components.values()),
         files={path.name: file_facts(path) for path in sorted(folder.iterdir())},
         tools={tool: version(tool) for tool in TOOLS},
     ).write(folder)

@@ -53,8 +53,8 @@ class Manifest:
 
     `kind` is "encoder" (image and text embeddings; `logit_scale` is theirs), "captioning", "vqa" or "matching" (BLIP;
     `logit_scale` is null). `generation` holds what decoding needs: start_id, end_id, pad_id. The `components` of a
-    BLIP are its graphs, and `recipe` is by component. `requires_any_of` lists instruction sets of which the CPU must
-    have one for the integers to be right; empty means any CPU will do.
+    BLIP are its graphs, and `recipe` is by component. `requires_any_of` lists instruction sets of which a CPU needs one
+    to add the integer products without overflow; empty means any CPU will do. On others they are multiplied as floats.
     """
 
     name: str

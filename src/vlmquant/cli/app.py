@@ -2,7 +2,7 @@
 
 import typer
 
-from vlmquant.cli import analyze, bench, blip, demo, detect, evaluate, quantize, recover, report, sweep
+from vlmquant.cli import analyze, bench, blip, demo, detect, doctor, evaluate, quantize, recover, report, sweep
 
 app = typer.Typer(
     name="vlmquant",
@@ -12,6 +12,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("quantize")(quantize.quantize)
 app.command("recover")(recover.recover)
 app.command("recipes")(quantize.recipes)

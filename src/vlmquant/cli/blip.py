@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.models import cache_folder
-from vlmquant.cli.quantize import Json, Threads
+from vlmquant.cli.models import FIRST_USE_RECIPE, first_use_folder
+from vlmquant.cli.quantize import Json, Probe, Threads
 from vlmquant.data.folders import image_files
 from vlmquant.data.images import FileImage, LazyImages, inspect
 from vlmquant.errors import DataError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from vlmquant.tasks.blip_subject import BlipSubject
 
 FORMATS = (".jsonl", ".csv")
-FIRST_USE_RECIPE = "static-int8"
 FIRST_USE_SCENES = 16
 
 Model = Annotated[
@@ -49,6 +48,7 @@ def caption(
     max_tokens: Annotated[int, typer.Option(help="Longest caption, in tokens.")] = 40,
     engine: Engine = "auto",
     threads: Threads = None,
+    probe: Probe = True,
     device: Device = "cpu",
     json_output: Json = False,
 ) -> None:
@@ -65,7 +65,7 @@ def caption(
     options = GenerationOptions(max_new_tokens=max_tokens, beams=beams)
     track = show.tracker(json_output)
     pictures, broken = usable_pictures(images)
-    subject = open_subject("captioning", model, engine, threads, device, options, track)
+    subject = open_subject("captioning", model, engine, threads, probe, device, options, track)
     journal = None
     if output is not None:
         journal = Journal(journal_path(output), digest(subject.identity, prompt))
@@ -82,6 +82,7 @@ def answer(
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 10,
     engine: Engine = "auto",
     threads: Threads = None,
+    probe: Probe = True,
     device: Device = "cpu",
     json_output: Json = False,
 ) -> None:
@@ -95,7 +96,7 @@ def answer(
     if broken:
         raise DataError(f"image {image} cannot be read: {broken[str(image)]}; give another picture")
     options = GenerationOptions(max_new_tokens=max_tokens, beams=beams)
-    subject = open_subject("vqa", model, engine, threads, device, options, show.tracker(json_output))
+    subject = open_subject("vqa", model, engine, threads, probe, device, options, show.tracker(json_output))
     answers = subject.runner.answer([pictures[0]] * len(questions), questions)
     rows = [{"question": asked, "answer": said} for asked, said in zip(questions, answers, strict=True)]
     finish(rows, {}, None, subject, json_output)
@@ -121,22 +122,23 @@ def open_subject(
     model: str | None,
     engine: str,
     threads: int | None,
+    probe: bool,
     device: str,
     options: "GenerationOptions",
     track: Track,
 ) -> "BlipSubject":
     """Open what the user named; None is the bundled street BLIP of this kind, quantized on first use."""
-    from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION
+    from vlmquant.bundle.manifest import MANIFEST
     from vlmquant.tasks.blip_subject import open_blip_subject
 
     if model is not None:
-        return open_blip_subject(model, engine=engine, threads=threads, device=device, options=options)
+        return open_blip_subject(model, engine=engine, threads=threads, device=device, options=options, probe=probe)
     from vlmquant import streetworld
     from vlmquant.models import load_blip
 
     name = "street-blip-captions" if kind == "captioning" else "street-blip-vqa"
     float_model = load_blip(streetworld.checkpoint(name))
-    folder = cache_folder() / f"{float_model.weights_sha256[:16]}-{FIRST_USE_RECIPE}-schema{SCHEMA_VERSION}"
+    folder = first_use_folder(float_model.weights_sha256)
     if track is not silent:
         show.line("no model given (-m): using the bundled demonstration model, which only knows drawn street scenes")
     if not (folder / MANIFEST).is_file():
@@ -147,7 +149,7 @@ def open_subject(
         recipe = get_recipe(FIRST_USE_RECIPE)
         recipes = dict.fromkeys(components_of(float_model), recipe)
         quantize_blip(float_model, recipes, streetworld.calibration_set(FIRST_USE_SCENES), folder, track=track)
-    return open_blip_subject(folder, engine=engine, threads=threads, device=device, options=options)
+    return open_blip_subject(folder, engine=engine, threads=threads, device=device, options=options, probe=probe)
 
 
 def usable_pictures(paths: Sequence[Path]) -> tuple[LazyImages, dict[str, str]]:
@@ -201,6 +203,8 @@ def finish(
             show.table(subject.runner.name, tuple(rows[0]), [tuple(row.values()) for row in rows])
         else:
             show.line(f"{len(rows)} captions by {subject.runner.name} in {output}")
+        for note in subject.runner.notes:
+            show.line(f"warning: {note}")
         for name, reason in broken.items():
             show.line(f"skipped {name}: {reason}")
         if broken:

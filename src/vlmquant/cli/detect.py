@@ -8,7 +8,7 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.models import open_model
-from vlmquant.cli.quantize import Json, Threads
+from vlmquant.cli.quantize import Json, Probe, Threads
 from vlmquant.errors import VlmQuantError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def detect(
     fps: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 5.0,
     engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     threads: Threads = None,
+    probe: Probe = True,
     as_float: Annotated[bool, typer.Option("--float", help="Run a checkpoint unquantized, in torch.")] = False,
     on: Annotated[float | None, typer.Option(help="Probability at which an event starts.")] = None,
     off: Annotated[float | None, typer.Option(help="Probability below which it ends.")] = None,
@@ -51,7 +52,7 @@ def detect(
     for path in videos:
         _check_readable(path)
     track = show.tracker(json_output)
-    opened = open_model(model, videos, engine=engine, threads=threads, as_float=as_float, track=track)
+    opened = open_model(model, videos, engine=engine, threads=threads, as_float=as_float, probe=probe, track=track)
     results = []
     for path in videos:
         folder = output if len(videos) == 1 else output / path.name

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.models import cache_folder
-from vlmquant.cli.quantize import Json, Threads
+from vlmquant.cli.quantize import Json, Probe, Threads
 from vlmquant.errors import DataError
+from vlmquant.files import cache_folder
 
 if TYPE_CHECKING:
     from vlmquant.tasks.compare import Comparison
@@ -50,6 +50,7 @@ def evaluate(
         str, typer.Option(help="auto, openvino or onnxruntime; for MODEL where it is a bundle.")
     ] = "auto",
     threads: Threads = None,
+    probe: Probe = True,
     beams: Annotated[int, typer.Option(help="Width of a BLIP's beam search; 1 is greedy.")] = 1,
     max_tokens: Annotated[int, typer.Option(help="Longest text that a BLIP may write, in tokens.")] = 40,
     device: Annotated[str, typer.Option(help="Where a float BLIP runs: cpu, cuda (in float16) or auto.")] = "cpu",
@@ -73,8 +74,8 @@ def evaluate(
         raise DataError(f"--max-drop {max_drop:g} is a drop from a reference; add --against FLOAT_MODEL")
     if task is not None and set(task) & set(BLIP_TASKS):
         _evaluate_blip(
-            model, data, task, against, max_drop, split, max_problem_share, engine, threads, beams, max_tokens, device,
-            output, cache, json_output,
+            model, data, task, against, max_drop, split, max_problem_share, engine, threads, probe, beams, max_tokens,
+            device, output, cache, json_output,
         )  # fmt: skip
         return
     if task is not None and FIDELITY in task and against is None:
@@ -82,7 +83,7 @@ def evaluate(
     evaluation = run(
         model,
         data,
-        cache=cache_folder().parent / "embeddings" if cache is None else cache,
+        cache=cache_folder("embeddings") if cache is None else cache,
         reference=against,
         tasks=[name for name in task if name != FIDELITY] if task else None,
         templates=templates,
@@ -91,6 +92,7 @@ def evaluate(
         max_drop_points=max_drop,
         engine=engine,
         threads=threads,
+        probe=probe,
         track=show.tracker(json_output),
     )
     if output is not None:
@@ -115,6 +117,7 @@ def _evaluate_blip(
     max_problem_share: float,
     engine: str,
     threads: int | None,
+    probe: bool,
     beams: int,
     max_tokens: int,
     device: str,
@@ -131,13 +134,14 @@ def _evaluate_blip(
         model,
         data,
         task[0],
-        cache=cache_folder().parent / "journals" if cache is None else cache,
+        cache=cache_folder("journals") if cache is None else cache,
         reference=against,
         split=split,
         max_problem_share=max_problem_share,
         max_drop_points=max_drop,
         engine=engine,
         threads=threads,
+        probe=probe,
         device=device,
         options=GenerationOptions(max_new_tokens=max_tokens, beams=beams),
         output=output,

@@ -1,19 +1,21 @@
 """From what a user typed after `-m` to an encoder."""
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmquant.bundle import choose_engine, open_bundle
-from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest
+from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION
+from vlmquant.bundle.placement import place
+from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.errors import EngineError
+from vlmquant.files import cache_folder
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.progress import Track
 from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.quantize.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.quantize.recipe import get_recipe
+from vlmquant.tasks.protocol import digest
 
 FIRST_USE_RECIPE = "static-int8"
 FIRST_USE_FRAMES = 64
@@ -27,9 +29,10 @@ class Opened:
     notes: tuple[str, ...]
 
 
-def cache_folder() -> Path:
-    """Return where bundles made on first use are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlmquant" / "bundles"
+def first_use_folder(weights_sha256: str) -> Path:
+    """Return where a checkpoint that is quantized on first use is kept, one folder for each form of the recipe."""
+    recipe = digest(get_recipe(FIRST_USE_RECIPE).to_dict())
+    return cache_folder("bundles") / f"{weights_sha256[:16]}-{FIRST_USE_RECIPE}-{recipe[:8]}-schema{SCHEMA_VERSION}"
 
 
 def open_model(
@@ -39,6 +42,7 @@ def open_model(
     engine: str = "auto",
     threads: int | None = None,
     as_float: bool = False,
+    probe: bool = True,
     track: Track,
 ) -> Opened:
     """Open a bundle, a checkpoint folder or a hub id; None is the bundled street model.
@@ -49,7 +53,7 @@ def open_model(
     if name is not None and (Path(name) / MANIFEST).is_file():
         if as_float:
             raise EngineError(f"{name!r} is a quantized bundle; --float needs the checkpoint it was made from")
-        return _open_bundle(Path(name), engine, threads, ())
+        return _open_bundle(Path(name), engine, threads, probe, ())
     notes: tuple[str, ...] = ()
     if name is None:
         from vlmquant.streetworld import checkpoint
@@ -61,24 +65,25 @@ def open_model(
     model = load_model(name)
     if as_float:
         return Opened(model.encoder(), (*notes, f"running {model.name} unquantized (float32, torch)"))
-    folder = cache_folder() / f"{model.weights_sha256[:16]}-{FIRST_USE_RECIPE}-schema{SCHEMA_VERSION}"
+    folder = first_use_folder(model.weights_sha256)
     if not (folder / MANIFEST).is_file():
         from vlmquant.bundle.build import quantize_model
 
         calibration = calibration_from_videos(videos, track=track)
         quantize_model(model, get_recipe(FIRST_USE_RECIPE), calibration, folder, track=track)
         notes = (*notes, f"quantized {model.name} on first use; kept in {folder}")
-    return _open_bundle(folder, engine, threads, notes)
+    return _open_bundle(folder, engine, threads, probe, notes)
 
 
-def _open_bundle(folder: Path, engine: str, threads: int | None, notes: tuple[str, ...]) -> Opened:
-    manifest = Manifest.read(folder)
-    if engine == "auto":
-        engine, reason = choose_engine(manifest)
-        notes = (*notes, f"engine: {engine} ({reason})")
+def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool, notes: tuple[str, ...]) -> Opened:
+    manifest = checked_encoder(folder)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
+    encoder = open_placed(folder, manifest, placements, threads)
+    reasons = dict.fromkeys(f"{placed.way} ({placed.reason})" for placed in placements.values())
+    notes = (*notes, *encoder.notes, f"engine: {'; '.join(reasons)}")
     if manifest.calibration is not None:
         notes = (*notes, f"model: {manifest.name}, calibrated on {manifest.calibration['images_from']}")
-    return Opened(open_bundle(folder, engine=engine, threads=threads), notes)
+    return Opened(encoder, notes)
 
 
 def calibration_from_videos(videos: Sequence[Path], *, track: Track) -> CalibrationSet:

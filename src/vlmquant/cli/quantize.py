@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; its own choice when left out.")]
+Probe = Annotated[bool, typer.Option(help="Prove a bundle the first time it is opened on a machine.")]
 
 
 def quantize(

@@ -4,27 +4,30 @@ The packages themselves are imported when a graph is loaded, not before.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from vlmquant.engines import onnxruntime, openvino
 from vlmquant.engines.audit import Coverage, Layer, combined_share
-from vlmquant.engines.cpu import Cpu, check_instruction_set, this_cpu
+from vlmquant.engines.cpu import Cpu, this_cpu
 from vlmquant.engines.graph import GraphSession
-from vlmquant.engines.session import AnyArray, Session
+from vlmquant.engines.session import AnyArray, Arithmetic, Session
 from vlmquant.errors import EngineError, unknown
 
 __all__ = [
     "ENGINES",
+    "Activations",
+    "Arithmetic",
     "Coverage",
     "Cpu",
     "Engine",
     "GraphSession",
     "Layer",
     "Session",
-    "check_instruction_set",
     "choose",
     "combined_share",
     "engine",
@@ -35,10 +38,16 @@ __all__ = [
 ]
 
 
+Activations = Literal["static", "dynamic", "float"]
+"""When a graph's activations become integers: by stored scales, by scales taken at run time (MatMulInteger), never."""
+
+
 class Load(Protocol):
     """Loads a graph: see `engines.openvino.load`."""
 
-    def __call__(self, path: Path, threads: int | None, precision: str = "f32") -> Session:
+    def __call__(
+        self, path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
+    ) -> Session:
         """Return the loaded graph."""
         ...
 
@@ -46,7 +55,9 @@ class Load(Protocol):
 class LoadGraph(Protocol):
     """Loads a graph of any number of inputs and outputs: see `engines.openvino.load_graph`."""
 
-    def __call__(self, path: Path, threads: int | None, precision: str = "f32") -> GraphSession:
+    def __call__(
+        self, path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
+    ) -> GraphSession:
         """Return the loaded graph."""
         ...
 
@@ -74,6 +85,17 @@ class Engine:
         """Whether the package can be found; it is not imported."""
         return find_spec(self.name) is not None
 
+    @property
+    def version(self) -> str:
+        """The version of what is installed, "unknown" where it does not tell.
+
+        A package may come under another name: onnxruntime-gpu holds onnxruntime.
+        """
+        for name in (self.name, *packages_distributions().get(self.name, ())):
+            with suppress(PackageNotFoundError):
+                return version(name)
+        return "unknown"
+
 
 ENGINES: dict[str, Engine] = {
     module.NAME: Engine(
@@ -94,14 +116,18 @@ def engine(name: str) -> Engine:
     return ENGINES[name]
 
 
-def load(path: Path, name: str, threads: int | None, precision: str = "f32") -> Session:
+def load(
+    path: Path, name: str, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
+) -> Session:
     """Load the ONNX graph at `path` on the engine called `name`; raises EngineError as `engines.openvino.load`."""
-    return engine(name).load(path, threads, precision)
+    return engine(name).load(path, threads, precision, arithmetic)
 
 
-def load_graph(path: Path, name: str, threads: int | None, precision: str = "f32") -> GraphSession:
-    """Load a graph of several inputs and outputs on the engine called `name`; else as `load`."""
-    return engine(name).load_graph(path, threads, precision)
+def load_graph(
+    path: Path, name: str, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
+) -> GraphSession:
+    """Load a graph of several inputs and outputs on the engine called `name`; otherwise as `load`."""
+    return engine(name).load_graph(path, threads, precision, arithmetic)
 
 
 def installed_engines() -> tuple[str, ...]:
@@ -110,33 +136,30 @@ def installed_engines() -> tuple[str, ...]:
 
 
 def choose(
-    required: Sequence[str],
-    *,
-    dynamic: bool,
-    cpu: Cpu | None = None,
-    installed: Sequence[str] | None = None,
+    activations: Activations, *, cpu: Cpu | None = None, installed: Sequence[str] | None = None
 ) -> tuple[str, str]:
-    """Return (engine name, the reason in words) for a bundle on this machine.
+    """Return (engine name, the reason in words) for a graph on this machine, from what was measured elsewhere.
 
-    `required` names the instruction sets of which the CPU must have one; `dynamic` says that the graphs quantize
-    activations at run time (MatMulInteger) instead of by stored scales. Raises EngineError when the CPU lacks all of
-    `required` or no engine is installed.
+    `bundle.placement` measures instead wherever it may. Raises EngineError when no engine is installed.
     """
     cpu = this_cpu() if cpu is None else cpu
     installed = installed_engines() if installed is None else installed
-    check_instruction_set(required, cpu)
     if not installed:
         raise EngineError(f"no engine is installed; run: pip install {next(iter(ENGINES))}")
-    preferred, because = _preference(dynamic, cpu)
+    preferred, because = _preference(activations, cpu)
     if preferred in installed:
         return preferred, because
     other = installed[0]
     return other, f"{preferred}, usually faster here, is not installed"
 
 
-def _preference(dynamic: bool, cpu: Cpu) -> tuple[str, str]:
-    if dynamic:
+def _preference(activations: Activations, cpu: Cpu) -> tuple[str, str]:
+    if activations == "dynamic":
         return "onnxruntime", "it multiplies integers with scales taken at run time; OpenVINO would compute in float"
-    if cpu.is_x86:
-        return "openvino", f"fastest for stored scales on x86 ({cpu.model})"
-    return "onnxruntime", f"fastest for stored scales on {cpu.machine}"
+    if activations == "float":
+        return "openvino", "it reads integer weights as they are; ONNX Runtime makes a float copy of them"
+    if not cpu.is_x86:
+        return "onnxruntime", f"usually the fastest for stored scales on {cpu.machine}"
+    if cpu.exact_dot_product is False:
+        return "onnxruntime", f"OpenVINO has no fast INT8 kernels for a CPU without VNNI ({cpu.model})"
+    return "openvino", f"usually the fastest for stored scales on x86 with VNNI ({cpu.model})"

@@ -15,13 +15,17 @@ Kernel = Literal["int8", "weight-only", "float"]
 class Layer:
     """One multiplication of the executed graph: Linear, convolution or attention MatMul.
 
-    `macs`: multiply-accumulates for the example that was run.
+    `macs`: multiply-accumulates for the example that was run. `implementation` is the engine's own name for what
+    executed it (jit_gemm_I8, QLinearMatMul), "unknown" where the engine does not tell. `fast` is False for a reference
+    or emulated implementation, which makes integers no faster than float; each engine's table says which those are.
     """
 
     name: str
     op: str
     macs: int
     kernel: Kernel
+    implementation: str
+    fast: bool
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,39 @@ class Coverage:
         """Share of `total_macs` executed in INT8 kernels, 0..1; 0 for a graph without multiplications."""
         return self.share("int8")
 
+    @property
+    def fast_int8_share(self) -> float:
+        """Share of `total_macs` executed in fast INT8 kernels, 0..1: what of `int8_share` can be faster than float."""
+        return self._share(layer for layer in self.layers if layer.kernel == "int8" and layer.fast)
+
+    @property
+    def slow_int8_kernels(self) -> tuple[str, ...]:
+        """The engine's names of the INT8 kernels in use that are not fast, each once."""
+        return tuple(sorted({layer.implementation for layer in self._slow_int8}))
+
     def share(self, kernel: Kernel) -> float:
         """Share of `total_macs` executed in kernels of this kind, 0..1; 0 for a graph without multiplications."""
-        macs = sum(layer.macs for layer in self.layers if layer.kernel == kernel)
-        return macs / self.total_macs if self.total_macs else 0.0
+        return self._share(layer for layer in self.layers if layer.kernel == kernel)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; layers that are not INT8 are named with their MACs."""
+        """Return plain JSON values; layers that are not INT8, or slow INT8, are named with their MACs."""
         return {
             "engine": self.engine,
             "total_macs": self.total_macs,
             "int8_share": self.int8_share,
+            "fast_int8_share": self.fast_int8_share,
+            "slow_int8_kernels": list(self.slow_int8_kernels),
+            "slow_int8_layers": {layer.name: layer.macs for layer in self._slow_int8},
             "weight_only_layers": self._macs("weight-only"),
             "float_layers": self._macs("float"),
         }
+
+    @property
+    def _slow_int8(self) -> tuple[Layer, ...]:
+        return tuple(layer for layer in self.layers if layer.kernel == "int8" and not layer.fast)
+
+    def _share(self, layers: Iterable[Layer]) -> float:
+        return sum(layer.macs for layer in layers) / self.total_macs if self.total_macs else 0.0
 
     def _macs(self, kernel: Kernel) -> dict[str, int]:
         return {layer.name: layer.macs for layer in self.layers if layer.kernel == kernel}

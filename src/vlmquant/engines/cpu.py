@@ -1,25 +1,30 @@
 """What this CPU can multiply: the instruction sets that decide how fast, and whether rightly, INT8 runs."""
 
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmquant.errors import EngineError
-
-# The kernel's flag for each instruction set that the engines' INT8 and BF16 kernels are written for.
+# The kernel's flag for each instruction set that the engines' kernels are written for.
 INSTRUCTION_SETS: dict[str, str] = {
+    "sse4_1": "sse4_1",
+    "avx2": "avx2",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
     "avx512_vnni": "avx512_vnni",
     "avx_vnni": "avx_vnni",
     "avx512_bf16": "avx512_bf16",
     "amx_int8": "amx_int8",
     "amx_bf16": "amx_bf16",
+    "neon": "asimd",
     "neon_dotprod": "asimddp",
     "neon_i8mm": "i8mm",
     "neon_bf16": "bf16",
 }
 BF16 = frozenset({"avx512_bf16", "amx_bf16", "neon_bf16"})
+# Those that add products of bytes in 32 bits; older x86 adds pairs of them in 16 bits, which can overflow.
+DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "neon_dotprod"})
 X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
+ARM64 = frozenset({"aarch64", "arm64"})
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,17 @@ class Cpu:
         """Whether it multiplies bfloat16 in hardware; None when unknown."""
         return None if self.features is None else bool(self.features & BF16)
 
+    @property
+    def exact_dot_product(self) -> bool | None:
+        """Whether 8-bit activations times 8-bit weights can never overflow in hardware; None when unknown.
+
+        False on x86 without VNNI or AMX, which is right only where the weights are small enough. Every 64-bit Arm is
+        exact: without the dot product it multiplies signed bytes, whose products fit into 16 bits two by two.
+        """
+        if self.machine.lower() in ARM64:
+            return True
+        return None if self.features is None else bool(self.features & DOT_PRODUCTS)
+
 
 def this_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     """Describe the CPU this runs on, from Linux's `cpuinfo` or from the platform."""
@@ -52,7 +68,7 @@ def this_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
         return parse_cpuinfo(cpuinfo.read_text(encoding="utf-8", errors="replace"), machine)
     if platform.system() == "Darwin" and machine == "arm64":
         # Every Apple silicon chip has the dot product; the rest differs between generations.
-        return Cpu(model, machine, frozenset({"neon_dotprod"}))
+        return Cpu(model, machine, frozenset({"neon", "neon_dotprod"}))
     return Cpu(model, machine, None)
 
 
@@ -68,19 +84,3 @@ def parse_cpuinfo(text: str, machine: str) -> Cpu:
         present = set(flags.split())
         known = frozenset(name for name, flag in INSTRUCTION_SETS.items() if flag in present)
     return Cpu(fields.get("model name") or machine, machine, known)
-
-
-def check_instruction_set(required: Sequence[str], cpu: Cpu | None = None) -> None:
-    """Raise EngineError unless the CPU has at least one of `required`; an empty list requires nothing.
-
-    8-bit weights times 8-bit activations overflow their 16-bit sums on x86 CPUs without VNNI, so a bundle that needs
-    it must not run there. A CPU that does not tell its features is let through: `verify` compares numbers instead.
-    """
-    cpu = cpu or this_cpu()
-    if not required or cpu.features is None or cpu.features & set(required):
-        return
-    raise EngineError(
-        f"this bundle needs one of {', '.join(required)}; this CPU ({cpu.model}) has "
-        f"{', '.join(sorted(cpu.features)) or 'none of the known ones'}; "
-        "quantize again with --recipe static-int8-7bit-weights, which cannot overflow"
-    )

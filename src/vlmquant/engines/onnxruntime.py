@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from vlmquant.engines.audit import Coverage, Kernel, Layer, convolution_macs, matmul_macs
+from vlmquant.engines.cpu import Cpu, this_cpu
 from vlmquant.engines.graph import GraphSession, Port
-from vlmquant.engines.session import AnyArray, Session, check_request
+from vlmquant.engines.session import AnyArray, Arithmetic, Session, check_request
 from vlmquant.errors import EngineError
 
 NAME = "onnxruntime"
@@ -34,33 +35,40 @@ WEIGHT_ONLY_MATMULS = frozenset({"MatMulNBits"})
 INT8_CONVOLUTIONS = frozenset({"ConvInteger", "QLinearConv"})
 FLOAT_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv"})
 ATTENTIONS = frozenset({"MultiHeadAttention"})
+# No operator's name is slow: all multiply integers in MLAS, whose kernels the CPU decides. Fast ones need one of these
+# instruction sets. Below AVX2 MLAS takes one row at a time and widens bytes to 16 bits before it multiplies them
+# (qgemm_kernel_sse.cpp; the better kernel for SSE4.1 is compiled on Windows only).
+FAST_INT8_FEATURES = frozenset({"avx2", "neon"})
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(int64)": np.dtype(np.int64)}
 _ERRORS_ONLY = 3
 
 
-def load(path: Path, threads: int | None, precision: str = "f32") -> Session:
+def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer") -> Session:
     """Load the ONNX graph at `path`; `threads` None leaves the number to the engine.
 
+    `arithmetic` "float" reaches what lies between QuantizeLinear and DequantizeLinear, not MatMulInteger.
     Raises EngineError when the package or the file is missing, the file is no graph of one input and one output, or
     `precision` is not "f32".
     """
     check_request(NAME, path, threads, precision, PRECISIONS)
-    session = _session(path, _options(threads))
+    session = _session(path, _options(threads, arithmetic))
     return _as_session(session, path)
 
 
-def load_graph(path: Path, threads: int | None, precision: str = "f32") -> GraphSession:
+def load_graph(
+    path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
+) -> GraphSession:
     """Load the ONNX graph at `path`, of any number of inputs and outputs; else as `load`."""
     check_request(NAME, path, threads, precision, PRECISIONS)
-    return _as_graph_session(_session(path, _options(threads)))
+    return _as_graph_session(_session(path, _options(threads, arithmetic)))
 
 
 def audit(path: Path, *examples: AnyArray) -> Coverage:
     """Run `examples`, one for each input, once under ONNX Runtime's profiler and return every layer's kernel."""
     check_request(NAME, path, None, "f32", PRECISIONS)
     with tempfile.TemporaryDirectory() as folder:
-        options = _options(None)
+        options = _options(None, "integer")
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         # Packed weights vanish from the profile, and with them their shapes; the choice of kernels stays the same.
@@ -69,7 +77,8 @@ def audit(path: Path, *examples: AnyArray) -> Coverage:
         _as_graph_session(session)(*examples)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    return Coverage(NAME, tuple(layer for node in nodes if (layer := _layer(node)) is not None))
+    cpu = this_cpu()
+    return Coverage(NAME, tuple(layer for node in nodes if (layer := _layer(node, cpu)) is not None))
 
 
 def _import() -> Any:
@@ -79,7 +88,7 @@ def _import() -> Any:
         raise EngineError("the engine onnxruntime is not installed; run: pip install onnxruntime") from error
 
 
-def _options(threads: int | None) -> Any:
+def _options(threads: int | None, arithmetic: Arithmetic) -> Any:
     ort = _import()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -87,6 +96,9 @@ def _options(threads: int | None) -> Any:
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = _ERRORS_ONLY
+    if arithmetic == "float":
+        # Nothing is fused over quantized values, so that every product is one of float32 numbers.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
@@ -133,7 +145,7 @@ def _as_graph_session(session: Any) -> GraphSession:
     )
 
 
-def _layer(node: dict[str, Any]) -> Layer | None:
+def _layer(node: dict[str, Any], cpu: Cpu) -> Layer | None:
     op = str(node["args"]["op_name"])
     inputs, outputs = (_shapes(node["args"][key]) for key in ("input_type_shape", "output_type_shape"))
     if op in INT8_MATMULS | WEIGHT_ONLY_MATMULS | FLOAT_MATMULS:
@@ -147,13 +159,17 @@ def _layer(node: dict[str, Any]) -> Layer | None:
     else:
         return None
     name = str(node["name"]).removesuffix("_kernel_time")
-    return Layer(name, op, macs, _kernel(op))
+    return Layer(name, op, macs, _kernel(op), op, _is_fast(op, cpu))
 
 
 def _kernel(op: str) -> Kernel:
     if op in INT8_MATMULS | INT8_CONVOLUTIONS:
         return "int8"
     return "weight-only" if op in WEIGHT_ONLY_MATMULS else "float"
+
+
+def _is_fast(op: str, cpu: Cpu) -> bool:
+    return _kernel(op) == "float" or cpu.features is None or bool(cpu.features & FAST_INT8_FEATURES)
 
 
 def _depth(left: Sequence[int], output: Sequence[int]) -> int:

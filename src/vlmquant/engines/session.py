@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from vlmquant.errors import EngineError
 from vlmquant.models.spec import FloatArray
 
 AnyArray: TypeAlias = NDArray[Any]
+Arithmetic: TypeAlias = Literal["integer", "float"]
+"""How a graph's quantized products are computed: "integer" in the engine's INT8 kernels, or "float": the same integers
+taken as float32 numbers, whose sums overflow nowhere. Slower, and equal but for the order of sums."""
 
 
 class Session:

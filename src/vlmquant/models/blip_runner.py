@@ -27,7 +27,8 @@ class BlipRunner:
     `vision` maps pixels (n, 3, height, width) float32 to states (n, p, width), `cross` maps states to the decoder's
     memory, `question_encoder` maps ids (n, t) int64 and states to question states (n, t, width), and `matcher` maps
     ids and states to logits (n, 2) float32; a function that the kind does not use is None. Texts are batched only
-    with texts of their own length, so that no padding leaks into an answer.
+    with texts of their own length, so that no padding leaks into an answer. `notes` are what a user must know about
+    how the functions run.
     """
 
     name: str
@@ -45,6 +46,7 @@ class BlipRunner:
     options: GenerationOptions
     batch_size: int = 8
     after_batch: Callable[[], None] = lambda: None
+    notes: tuple[str, ...] = ()
 
     def caption(self, images: Sequence[Image], prompt: str = "") -> list[str]:
         """Return one caption per image; each begins with `prompt` where there is one.

@@ -21,7 +21,7 @@ class DualEncoder:
     """Implements `Encoder` over two towers.
 
     `image_tower` maps (n, 3, height, width) float32 to (n, d) float32, `text_tower` maps (n, length) int64 token ids
-    to (n, d) float32; neither needs to normalize.
+    to (n, d) float32; neither needs to normalize. `notes` are what a user must know about how the towers run.
     """
 
     name: str
@@ -31,6 +31,7 @@ class DualEncoder:
     tokenizer: Tokenizer
     logit_scale: float
     batch_size: int = 32
+    notes: tuple[str, ...] = ()
 
     def encode_images(self, images: Sequence[Image]) -> FloatArray:
         """Return (n, d) float32 rows of unit length, in the order of `images`."""

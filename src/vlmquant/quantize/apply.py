@@ -35,7 +35,7 @@ from vlmquant.quantize.schemes import WeightScheme
 from vlmquant.quantize.search import search_scales
 from vlmquant.quantize.smoothing import smooth
 from vlmquant.quantize.twin import twin_rounding
-from vlmquant.quantize.weights import IntegerWeight, round_nearest, weight_scales
+from vlmquant.quantize.weights import IntegerWeight, paired, round_nearest, weight_scales
 
 # Names that checkpoints give to the table that turns token ids into vectors.
 TOKEN_TABLES = ("token_embedding", "word_embeddings")
@@ -198,7 +198,7 @@ def _integer_weights(
     second_order: list[str] = []
     for name in sites(tower, recipe):
         module, scheme = tower.get_submodule(name), _weight_scheme(tower, recipe, name)
-        if scheme.rounding != "nearest" and isinstance(module, nn.Linear):
+        if scheme.rounding != "nearest" and getattr(module, "groups", 1) == 1:
             second_order.append(name)
         else:
             matrix = _matrix(module)
@@ -223,10 +223,18 @@ def _scales_of(
 
 def _weight_scheme(tower: nn.Module, recipe: Recipe, name: str) -> WeightScheme:
     scheme = recipe.weights_at(name)
+    if recipe.activations is None or recipe.has_float_input(name):
+        scheme = replace(scheme, portable=False)  # integers meet no integers
     if recipe.token_table_bits is not None and _tied(tower, name) is not None:
-        return WeightScheme(bits=recipe.token_table_bits)  # one table for both, and looking up needs plain rows
-    convolution = isinstance(tower.get_submodule(name), nn.Conv2d)
-    return replace(scheme, granularity="channel") if convolution and scheme.granularity == "group" else scheme
+        # One table for both, and looking up needs plain rows.
+        return WeightScheme(bits=recipe.token_table_bits, portable=scheme.portable)
+    module = tower.get_submodule(name)
+    if not isinstance(module, nn.Conv2d):
+        return scheme
+    scheme = replace(scheme, granularity="channel" if scheme.granularity == "group" else scheme.granularity)
+    if paired(scheme) and module.kernel_size != (1, 1):
+        return replace(scheme, bits=7, rounding=scheme.kernel_rounding)
+    return replace(scheme, rounding="nearest")
 
 
 def _tied(tower: nn.Module, name: str) -> nn.Embedding | None:
@@ -273,7 +281,7 @@ def _quantized_linear(tower: nn.Module, recipe: Recipe, name: str, linear: nn.Li
     """Return `linear` quantized for the inputs `seen` alone, or as it is where the recipe keeps it float."""
     if recipe.keeps_float(name):
         return linear
-    scheme = replace(recipe.weights_at(name), rounding="nearest")
+    scheme = replace(_weight_scheme(tower, recipe, name), rounding="nearest")
     matrix = _matrix(linear)
     weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
     if recipe.activations is not None and recipe.activations.ranges == "per-token":

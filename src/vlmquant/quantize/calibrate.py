@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlmquant.errors import CalibrationError
 from vlmquant.progress import Track, silent
@@ -60,13 +61,16 @@ def second_moments(
     description: str,
     track: Track = silent,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of x x^T, (in, in), over the rows x of the rounded input of each Linear named in `roundings`."""
+    """Return the mean of x x^T, (in, in), over the rows x of the rounded input of each module named in `roundings`.
+
+    Those of a Linear are its input's rows, those of a Conv2d what its kernel lies on at each place, channel by channel.
+    """
     check_inputs(inputs)
     sums: dict[str, Tensor] = {}
     rows = dict.fromkeys(roundings, 0)
 
     def add(site: str, values: Tensor) -> None:
-        seen = roundings[site](values).flatten(0, -2)
+        seen = _rows(tower.get_submodule(site), roundings[site](values))
         product = seen.T @ seen
         sums[site] = sums[site] + product if site in sums else product
         rows[site] += len(seen)
@@ -75,6 +79,14 @@ def second_moments(
         with torch.inference_mode(), watching(tower, list(roundings), add):
             tower(batch)
     return {site: (total / rows[site]).double().numpy() for site, total in sums.items()}
+
+
+def _rows(module: nn.Module, values: Tensor) -> Tensor:
+    if not isinstance(module, nn.Conv2d):
+        return values.flatten(0, -2)
+    assert isinstance(module.padding, tuple)
+    patches = functional.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)
+    return patches.transpose(1, 2).flatten(0, 1)
 
 
 def mean_output_errors(

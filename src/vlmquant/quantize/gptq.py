@@ -9,7 +9,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from vlmquant.quantize.affine import Floats
 from vlmquant.quantize.schemes import WeightScheme
-from vlmquant.quantize.weights import IntegerWeight, group_size_of, integer_range, per_column
+from vlmquant.quantize.weights import IntegerWeight, group_size_of, integer_range, integer_weight, per_column
 
 # Of the mean diagonal, added to it: keeps the Cholesky factor alive where inputs are linearly dependent.
 DAMPING = 0.01
@@ -31,7 +31,7 @@ def round_gptq(
     rest = weight[:, order].astype(np.float64)
     steps = np.broadcast_to(per_column(scales, size, columns), weight.shape)[:, order].astype(np.float64)
     qmin, qmax = integer_range(scheme)
-    integers = np.zeros(weight.shape, dtype=np.int16 if scheme.bits > 8 else np.int8)
+    integers = np.zeros(weight.shape)
     for start in range(0, columns, BLOCK):
         stop = min(start + BLOCK, columns)
         errors = np.zeros((len(weight), stop - start))
@@ -42,7 +42,7 @@ def round_gptq(
             rest[:, column:stop] -= np.outer(error, factor[column, column:stop])
             errors[:, column - start] = error
         rest[:, stop:] -= errors @ factor[start:stop, stop:]
-    return IntegerWeight(integers=integers, scales=scales, group_size=size, bits=scheme.bits)
+    return integer_weight(integers, scales, scheme)
 
 
 def _inverse_factor(second_moment: NDArray[np.float64]) -> NDArray[np.float64]:

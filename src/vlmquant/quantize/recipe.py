@@ -81,13 +81,8 @@ class Recipe:
     def needs_calibration(self) -> bool:
         """Whether anything has to be measured on a calibration set."""
         adapted = self.smoothing or self.outliers is not None
-        return self.static or adapted or self.bias_correction or self.weights.rounding != "nearest"
-
-    @property
-    def multiplies_8_bits(self) -> bool:
-        """Whether 8-bit weights meet integer activations anywhere; older x86 kernels saturate on such products."""
-        widest = max(self.weights.bits, *(override.weights or 0 for override in self.overrides), 0)
-        return self.activations is not None and widest >= 8
+        second_order = {self.weights.rounding, self.weights.kernel_rounding} != {"nearest"}
+        return self.static or adapted or self.bias_correction or second_order
 
     def keeps_float(self, module_name: str) -> bool:
         """Whether the module of this dotted name stays float."""
@@ -207,7 +202,7 @@ def _twin_hessian(bits: int) -> Recipe:
     return Recipe(
         name=f"twin-hessian-w{bits}a{bits}",
         description=f"{bits} bits with two steps behind GELU and softmax and searched scales; simulation only",
-        weights=WeightScheme(bits=bits),
+        weights=WeightScheme(bits=bits, portable=False),
         activations=ActivationScheme(bits=bits),
         overrides=ENDS_IN_8_BITS if bits < 8 else (),
         attention_matmuls=True,
@@ -221,19 +216,12 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(
             name="static-int8",
-            description="8-bit weights per channel, 8-bit activations on calibrated ranges; fastest on CPUs with VNNI",
+            description="8-bit weights per channel and activations on calibrated ranges; right and fast on every CPU",
+            weights=WeightScheme(kernel_rounding="gptq"),
             # At 8 bits clipping shifts what it clips more than the finer grid saves (docs/design.md).
             activations=ActivationScheme(observer="minmax"),
             float_inputs=(PROJECTION,),
             outliers=OutlierHandling(),
-            byte_pixels=True,
-        ),
-        Recipe(
-            name="static-int8-7bit-weights",
-            description="the same with 7-bit weights: cannot overflow on x86 CPUs without VNNI",
-            weights=WeightScheme(bits=7),
-            activations=ActivationScheme(observer="minmax"),
-            float_inputs=(PROJECTION,),
             byte_pixels=True,
         ),
         Recipe(
@@ -244,7 +232,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="w4a8",
             description="4-bit weights per channel stored in 4 bits, 8-bit activations, INT8 kernels",
-            weights=WeightScheme(bits=4, scales="mse", rounding="gptq"),
+            weights=WeightScheme(bits=4, scales="mse", rounding="gptq", kernel_rounding="gptq"),
             activations=ActivationScheme(observer="minmax"),
             overrides=ENDS_IN_8_BITS,
             float_inputs=(PROJECTION,),
@@ -278,7 +266,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="torch-dynamic",
             description="torch's dynamic quantization to the number: 7-bit whole-batch activations; simulation only",
-            weights=WeightScheme(granularity="tensor"),
+            weights=WeightScheme(granularity="tensor", portable=False),
             activations=ActivationScheme(bits=7, ranges="whole-batch"),
             token_table_bits=None,
         ),

@@ -9,6 +9,7 @@ Number = Literal["integer", "float16", "bfloat16"]
 Granularity = Literal["channel", "tensor", "group"]
 Scales = Literal["max", "mse"]
 Rounding = Literal["nearest", "gptq", "reconstruction"]
+KernelRounding = Literal["nearest", "gptq"]
 Ranges = Literal["static", "per-token", "whole-batch"]
 ActivationGranularity = Literal["tensor", "head"]
 Observer = Literal["minmax", "percentile", "mse", "kl"]
@@ -25,6 +26,10 @@ class WeightScheme:
     magnitude, "mse" clips where the squared rounding error is least. `rounding`: "nearest"; "gptq", which lets later
     columns make up for the rounding of earlier ones (Frantar et al. 2022); or "reconstruction", which goes on from
     there below 8 bits and learns the integers block by block (Li et al. 2021).
+
+    `portable` 8-bit weights can be multiplied on every CPU, see `quantize.portable`: matrices under a condition on
+    neighbours, kernels of more than one pixel in 7 bits, and those by `kernel_rounding`, "nearest" or "gptq". Nothing
+    else changes, and nothing does where weights meet float activations.
     """
 
     bits: int = 8
@@ -33,6 +38,8 @@ class WeightScheme:
     group_size: int = 64
     scales: Scales = "max"
     rounding: Rounding = "nearest"
+    portable: bool = True
+    kernel_rounding: KernelRounding = "nearest"
 
     def __post_init__(self) -> None:
         check_bits("weight", self.bits)
@@ -42,6 +49,7 @@ class WeightScheme:
         check_choice("weight granularity", self.granularity, Granularity)
         check_choice("weight scales", self.scales, Scales)
         check_choice("weight rounding", self.rounding, Rounding)
+        check_choice("kernel rounding", self.kernel_rounding, KernelRounding)
         if self.group_size < 16 or self.group_size & (self.group_size - 1):
             raise RecipeError(f"group_size must be a power of two, at least 16, got {self.group_size}")
 

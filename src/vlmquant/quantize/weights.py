@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmquant.quantize.affine import SMALLEST_SCALE, Floats
+from vlmquant.quantize.portable import LARGEST_PAIR, largest_pairs, within_pairs
 from vlmquant.quantize.schemes import WeightScheme
 
 # At 2 bits the best clip of a bell-shaped row lies at about half of its largest magnitude, at 8 bits near all of it.
@@ -56,8 +57,24 @@ def round_nearest(weight: Floats, scales: NDArray[np.float32], scheme: WeightSch
     steps = per_column(scales, size, weight.shape[1])
     qmin, qmax = integer_range(scheme)
     rounded = np.clip(np.rint(weight / steps), qmin, qmax)
+    return integer_weight(rounded, scales, scheme)
+
+
+def integer_weight(rounded: Floats, scales: NDArray[np.float32], scheme: WeightScheme) -> IntegerWeight:
+    """Return whole numbers `rounded` (rows, columns), within the range of `scheme`, as the integers they are stored as.
+
+    Portable 8-bit ones are fitted to `portable.LARGEST_PAIR`.
+    """
     integers = rounded.astype(np.int16) if scheme.bits > 8 else rounded.astype(np.int8)
+    if paired(scheme):
+        integers = within_pairs(integers.astype(np.int8))
+    size = group_size_of(scheme, rounded.shape[1])
     return IntegerWeight(integers=integers, scales=scales, group_size=size, bits=scheme.bits)
+
+
+def paired(scheme: WeightScheme) -> bool:
+    """Whether pairs of neighbours are held to `portable.LARGEST_PAIR`; fewer bits cannot exceed it."""
+    return scheme.portable and scheme.bits == 8
 
 
 def per_column(scales: NDArray[np.float32], group_size: int, columns: int) -> NDArray[np.float32]:
@@ -72,10 +89,16 @@ def _largest_scales(weight: Floats, scheme: WeightScheme) -> NDArray[np.float32]
     if scheme.granularity == "tensor":
         # torch's symmetric observer divides by half the number of steps, 127.5 at 8 bits.
         step = np.abs(weight).max() / ((2**scheme.bits - 1) / 2)
+        if paired(scheme):
+            step = max(step, largest_pairs(weight).max() / LARGEST_PAIR)
         return np.full((rows, 1), max(step, SMALLEST_SCALE), dtype=np.float32)
     size = group_size_of(scheme, columns)
-    magnitudes = np.abs(np.pad(weight, ((0, 0), (0, -columns % size)))).reshape(rows, -1, size).max(axis=2)
-    return np.asarray(np.maximum(magnitudes / (2 ** (scheme.bits - 1) - 1), SMALLEST_SCALE), dtype=np.float32)
+    groups = np.pad(weight, ((0, 0), (0, -columns % size))).reshape(rows, -1, size)
+    steps = np.abs(groups).max(axis=2) / (2 ** (scheme.bits - 1) - 1)
+    if paired(scheme):
+        pairs = largest_pairs(groups.reshape(-1, size)).reshape(rows, -1)
+        steps = np.maximum(steps, pairs / LARGEST_PAIR)
+    return np.asarray(np.maximum(steps, SMALLEST_SCALE), dtype=np.float32)
 
 
 def _least_error_scales(weight: Floats, largest: NDArray[np.float32], scheme: WeightScheme) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ def bench_figure(result: BenchResult) -> Figure:
     names = [row.name for row in result.contenders if row.outcome == "ran"]
     if not names:
         raise ValueError("expected at least one contender that ran")
-    figure = Figure(figsize=(11, 1.6 + 0.42 * len(names)), layout="constrained")
+    figure = Figure(figsize=(11, 1.6 + 0.42 * len(names) + 0.16 * max(len(result.notes) - 1, 0)), layout="constrained")
     panels = figure.subplots(1, len(result.batches), sharey=True, squeeze=False)[0]
     for axes, batch in zip(panels, result.batches, strict=True):
         _panel(axes, result, names, batch)
@@ -31,7 +31,7 @@ def bench_figure(result: BenchResult) -> Figure:
         fontsize=11,
     )
     if result.notes:
-        figure.supxlabel(" ".join(result.notes), fontsize=8, color=QUIET)
+        figure.supxlabel("\n".join(result.notes), fontsize=8, color=QUIET)
     return figure
 
 

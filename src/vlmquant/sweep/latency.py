@@ -11,10 +11,10 @@ from pathlib import Path
 from vlmquant.bench.environment import available_cores
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, quantile
-from vlmquant.bench.process import WorkerProcess
-from vlmquant.bench.race import Schedule, race
+from vlmquant.bench.race import WORKER, Schedule, race
 from vlmquant.bundle.manifest import file_facts
 from vlmquant.errors import DataError
+from vlmquant.process import WorkerProcess
 from vlmquant.progress import Track
 from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.result import save_json
@@ -36,8 +36,9 @@ class Contender:
 class Latency:
     """One image or text at a time over all rounds; `reason` says why it did not run, and then the rest is None.
 
-    `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels, `load_per_core`
-    how many processes wanted each core in the minute before the race, None where the system does not tell.
+    `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels,
+    `fast_int8_mac_share` the share in INT8 kernels that are no reference or emulated ones, `load_per_core` how many
+    processes wanted each core in the minute before the race, None where the system does not tell.
     """
 
     runner: str
@@ -45,6 +46,7 @@ class Latency:
     median_ms: float | None = None
     p95_ms: float | None = None
     int8_mac_share: float | None = None
+    fast_int8_mac_share: float | None = None
     reason: str | None = None
 
     @property
@@ -113,7 +115,7 @@ def _race(
             }
             for name, one in contenders.items()
         }
-        records = race(loads, schedule, lambda: WorkerProcess(timing.threads), track)
+        records = race(loads, schedule, lambda: WorkerProcess(timing.threads, WORKER), track)
     found = {}
     for name, record in records.items():
         runner = contenders[name].runner
@@ -127,5 +129,6 @@ def _race(
             median_ms=median(all_ms),
             p95_ms=quantile(all_ms, 0.95),
             int8_mac_share=record.facts.get("int8_mac_share"),
+            fast_int8_mac_share=record.facts.get("fast_int8_mac_share"),
         )
     return found

@@ -13,7 +13,7 @@ from typing import TypeVar
 from torch import nn
 
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.bundle.build import EXACT_DOT_PRODUCTS, calibration_inputs, quantize_model
+from vlmquant.bundle.build import calibration_inputs, quantize_model
 from vlmquant.bundle.export import export_tower
 from vlmquant.bundle.manifest import MANIFEST, Manifest, check_files
 from vlmquant.engines import choose, load
@@ -170,8 +170,9 @@ class Towers:
 
 def engine_of(recipe: Recipe) -> str:
     """Return the engine that a bundle of `recipe` takes on this machine. Raises EngineError where none can run it."""
-    dynamic = recipe.activations is not None and not recipe.static
-    return choose(EXACT_DOT_PRODUCTS if recipe.multiplies_8_bits else (), dynamic=dynamic)[0]
+    if recipe.activations is None:
+        return choose("float")[0]
+    return choose("static" if recipe.static else "dynamic")[0]
 
 
 def _lazily(make: Callable[[], Callable[[Batch], FloatArray]]) -> Callable[[Batch], FloatArray]:

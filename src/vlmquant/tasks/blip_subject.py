@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlmquant.bundle.blip_runtime import blip_engine, open_blip
-from vlmquant.bundle.manifest import MANIFEST, Manifest
+from vlmquant.bundle.blip_runtime import checked_blip, open_placed_blip
+from vlmquant.bundle.manifest import MANIFEST
+from vlmquant.bundle.placement import place
 from vlmquant.errors import EngineError
 from vlmquant.models import load_blip
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.tasks.protocol import digest
-from vlmquant.tasks.subject import package_version
+from vlmquant.tasks.subject import engine_facts, package_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +31,11 @@ def open_blip_subject(
     threads: int | None = None,
     device: str = "cpu",
     options: GenerationOptions | None = None,
+    probe: bool = True,
 ) -> BlipSubject:
     """Open a bundle folder, a checkpoint folder or a hub id.
 
-    `engine` and `threads` are those of a bundle, `device` ("cpu", "cuda" for float16 there, "auto") that of a
+    `engine`, `threads` and `probe` are those of a bundle, `device` ("cpu", "cuda" for float16 there, "auto") that of a
     checkpoint. Raises EngineError where one is asked for that the model cannot take, and what `open_blip` and
     `load_blip` raise.
     """
@@ -43,14 +45,13 @@ def open_blip_subject(
             raise EngineError(
                 f"{str(model)!r} is a bundle, whose engines run on the CPU; --device {device} needs a checkpoint"
             )
-        runner = open_blip(model, engine=engine, threads=threads, options=options)
-        manifest = Manifest.read(Path(model))
-        engines = {graph: blip_engine(manifest, graph) if engine == "auto" else engine for graph in manifest.components}
+        manifest = checked_blip(Path(model))
+        placements = place(Path(model), manifest, engine=engine, threads=threads, probe=probe)
+        runner = open_placed_blip(Path(model), manifest, placements, threads, options)
         facts = {
             "kind": "bundle",
             "precision": ", ".join(f"{name} {part.precision}" for name, part in sorted(manifest.components.items())),
-            "engine": " and ".join(dict.fromkeys(engines.values())),
-            "engine_version": ", ".join(f"{name} {package_version(name)}" for name in sorted(set(engines.values()))),
+            **engine_facts(placements),
             "weights": digest(sorted((name, part.sha256) for name, part in manifest.files.items())),
         }
     else:

@@ -117,6 +117,7 @@ def evaluate(
     max_drop_points: float | None = None,
     engine: str = "auto",
     threads: int | None = None,
+    probe: bool = True,
     output: str | Path | None = None,
     track: Track = silent,
 ) -> Evaluation:
@@ -128,7 +129,8 @@ def evaluate(
     captions; fidelity is reported whenever there is a reference, and alone when `tasks` is empty. `max_drop_points`
     (percentage points) asks for a verdict. `cache` keeps the embeddings. With `output`, the per-sample outcomes
     (`<task>.json`, `<task>.reference.json`, `fidelity.json`) and the summary (`evaluation.json`) are written there,
-    whole or not at all, and without times or dates: the same inputs give the same bytes.
+    whole or not at all, and without times or dates: the same inputs give the same bytes. `probe` False takes bundles on
+    trust.
 
     Raises DataError, ModelError and BundleError.
     """
@@ -136,7 +138,7 @@ def evaluate(
     job = Job(data=dataset, templates=get_templates(templates), track=track)
     chosen, skipped = choose_tasks(dataset, tasks, has_reference=reference is not None)
     store = EmbeddingCache(Path(cache))
-    found = _encode(open_subject(model, engine=engine, threads=threads), job, store)
+    found = _encode(open_subject(model, engine=engine, threads=threads, probe=probe), job, store)
     results = {task: run_task(task, found, job) for task in chosen}
     reference_results: dict[str, TaskResult] = {}
     comparisons: dict[str, tuple[Comparison, ...]] = {}

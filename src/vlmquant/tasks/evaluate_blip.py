@@ -78,6 +78,7 @@ def evaluate_blip(
     max_drop_points: float | None = None,
     engine: str = "auto",
     threads: int | None = None,
+    probe: bool = True,
     device: str = "cpu",
     options: GenerationOptions | None = None,
     output: str | Path | None = None,
@@ -87,8 +88,10 @@ def evaluate_blip(
 
     `model` and `reference` are bundles, checkpoint folders or hub ids; `device` is where checkpoints run. `data` is a
     folder that `vlmquant.data.detect.read` knows, or what a reader returned. `cache` keeps the journals.
-    `max_drop_points` asks for a verdict; a CIDEr from 1.10 to 1.09 is a drop of one point. With `output` the results
-    and the summary are written there. Raises DataError, ModelError, BundleError and EngineError.
+    `probe` False takes bundles on trust. `max_drop_points` asks for a verdict; a CIDEr from 1.10 to 1.09 is a drop of
+    one point. With `output` the results and the summary are written there.
+
+    Raises DataError, ModelError, BundleError and EngineError.
     """
     if task not in BLIP_TASKS:
         raise unknown(DataError, "task", task, BLIP_TASKS)
@@ -103,7 +106,8 @@ def evaluate_blip(
         key = digest(task, subject.identity, dataset.digest)
         return run(subject, dataset, Journal(Path(cache) / f"{task}-{key[:24]}.jsonl", key), track)
 
-    result = outcome(open_blip_subject(model, engine=engine, threads=threads, device=device, options=options))
+    opened = open_blip_subject(model, engine=engine, threads=threads, device=device, options=options, probe=probe)
+    result = outcome(opened)
     before: TaskResult | None = None
     changes: tuple[ScoreChange, ...] = ()
     if reference is not None:

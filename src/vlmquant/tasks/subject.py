@@ -6,8 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmquant.bundle.manifest import MANIFEST, Manifest, file_facts
-from vlmquant.bundle.runtime import choose_engine, open_bundle
+from vlmquant.bundle.manifest import MANIFEST, file_facts
+from vlmquant.bundle.placement import Placement, in_words, place, warnings_of
+from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.errors import EngineError
 from vlmquant.models import load_model
 from vlmquant.models.encoder import DualEncoder
@@ -33,14 +34,14 @@ class Subject:
     facts: Mapping[str, str]
 
 
-def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None = None) -> Subject:
+def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None = None, probe: bool = True) -> Subject:
     """Open a bundle folder, a checkpoint folder or a hub id.
 
-    `engine` and `threads` are those of a bundle; a checkpoint runs in torch, and EngineError is raised when another
-    engine is asked for. Otherwise raises what `open_bundle` and `load_model` raise.
+    `engine`, `threads` and `probe` are those of a bundle; a checkpoint runs in torch, and EngineError is raised when
+    another engine is asked for. Otherwise raises what `open_bundle` and `load_model` raise.
     """
     if (Path(model) / MANIFEST).is_file():
-        return _open_bundle(Path(model), engine, threads)
+        return _open_bundle(Path(model), engine, threads, probe)
     if engine not in ("auto", "torch"):
         raise EngineError(
             f"{str(model)!r} is a float checkpoint, which runs in torch, not on {engine!r}; quantize it first"
@@ -48,21 +49,31 @@ def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None
     return checkpoint_subject(load_model(model))
 
 
-def _open_bundle(folder: Path, engine: str, threads: int | None) -> Subject:
-    manifest = Manifest.read(folder)
-    chosen = choose_engine(manifest)[0] if engine == "auto" else engine
-    encoder = open_bundle(folder, engine=chosen, threads=threads)
+def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool) -> Subject:
+    manifest = checked_encoder(folder)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
+    encoder = open_placed(folder, manifest, placements, threads)
     components = {name: facts.precision for name, facts in manifest.components.items()}
     weights = digest(sorted((name, facts.sha256) for name, facts in manifest.files.items()))
     facts = {
         "kind": "bundle",
         "precision": ", ".join(f"{name} {precision}" for name, precision in sorted(components.items())),
-        "engine": chosen,
-        "engine_version": package_version(chosen),
+        **engine_facts(placements),
         "weights": weights,
         "vlmquant": package_version("vlmquant"),
     }
     return subject_of(encoder, facts)
+
+
+def engine_facts(placements: Mapping[str, Placement]) -> dict[str, str]:
+    """Return what runs the components of a bundle, in words; "engine_warning" where one does not run as it should."""
+    used = sorted({placed.engine for placed in placements.values()})
+    versions = ", ".join(f"{name} {package_version(name)}" for name in used)
+    facts = {
+        "engine": in_words(placements),
+        "engine_version": versions if len(used) > 1 else package_version(used[0]),
+    }
+    return facts | ({"engine_warning": "; ".join(found)} if (found := warnings_of(placements)) else {})
 
 
 def checkpoint_subject(loaded: "ClipModel") -> Subject:

@@ -14,19 +14,21 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-WORKER = (sys.executable, "-m", "vlmquant.bench.worker")
 GRACE_SECONDS = 5.0
 _END_OF_OUTPUT = None
 
 
 class WorkerFailed(Exception):
-    """A worker died, answered with an error or not in time; caught by the bench and reported in that row."""
+    """A worker died, answered with an error or not in time; its message says which."""
 
 
 class WorkerProcess:
-    """Starts `command` with `threads` for every OpenMP and MKL pool; leave the `with` to end it."""
+    """Starts `command` with `threads` (None: as many as there are) for every OpenMP and MKL pool; end it by `with`.
 
-    def __init__(self, threads: int, command: Sequence[str] = WORKER) -> None:
+    The command reads one JSON object a line and answers each by one.
+    """
+
+    def __init__(self, threads: int | None, command: Sequence[str]) -> None:
         self.started_seconds = monotonic()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._process = subprocess.Popen(
@@ -103,8 +105,10 @@ class WorkerProcess:
         return f"the process ended during {command!r} ({how})" + (f": {written[-1].strip()}" if written else "")
 
 
-def thread_variables(threads: int) -> dict[str, str]:
-    """Return the environment variables that bind every thread pool the libraries may open."""
+def thread_variables(threads: int | None) -> dict[str, str]:
+    """Return the environment variables that bind every thread pool the libraries may open; none for None."""
+    if threads is None:
+        return {}
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 

@@ -1,0 +1,184 @@
+"""One bundle, made once, on every kind of CPU that can be had: each engine beside the simulation.
+
+    python benchmarks/portability.py -o benchmarks/results/portability.json --shared ../shared/data
+
+Every model is quantized by `static-int8` and proved on the same file: on this CPU; with OpenVINO's kernels capped
+(ONEDNN_MAX_CPU_ISA, which ONNX Runtime ignores); and, where `qemu-x86_64` is installed (Debian: qemu-user), on emulated
+CPUs, whose instructions both engines really see. "placed" is what `--engine auto` takes there. A run that was stopped
+goes on from its `.partial.json`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import site
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from bench_vit_b_32 import noise
+
+import vlmquant.bundle.build
+import vlmquant.bundle.probes
+from vlmquant import CalibrationSet, load_model, streetworld
+from vlmquant.bench.environment import this_environment
+from vlmquant.bundle.blip_build import quantize_blip
+from vlmquant.bundle.build import quantize_model
+from vlmquant.bundle.manifest import Manifest, file_facts
+from vlmquant.bundle.placement import place
+from vlmquant.engines import installed_engines
+from vlmquant.models import load_blip
+from vlmquant.models.architectures import random_checkpoint
+from vlmquant.models.preprocess import read_image
+from vlmquant.models.stress import stressed
+from vlmquant.process import WorkerFailed, WorkerProcess
+from vlmquant.progress import bar
+from vlmquant.quantize.blip_inputs import components_of
+from vlmquant.quantize.prompts import BUILTIN_PROMPTS
+from vlmquant.quantize.recipe import get_recipe
+from vlmquant.tasks.result import save_json
+
+RECIPE = get_recipe("static-int8")
+PROBES, FEW_PROBES = 32, 4
+"""Probes of a small and of a full-size model."""
+CAPS = ("AVX2", "SSE41")
+EMULATED = {"Nehalem": "SSE4.2, no AVX", "IvyBridge": "AVX, no AVX2", "Haswell": "AVX2"}
+TIMEOUT_SECONDS = 3000.0
+
+
+def street_clip(shared: Path, folder: Path, stress: bool = False) -> None:
+    model = load_model(streetworld.checkpoint())
+    quantize_model(stressed(model) if stress else model, RECIPE, streetworld.calibration_set(64), folder, track=bar)
+
+
+def real_clip(shared: Path, folder: Path, stress: bool = False) -> None:
+    model = load_model(shared / "checkpoints" / "clip-real-tiny")
+    files = sorted((shared / "flickr8k" / "images").glob("*.jpg"))[:64]
+    photos = CalibrationSet(tuple(map(read_image, files)), BUILTIN_PROMPTS, "64 images of Flickr8k", "built-in")
+    quantize_model(stressed(model) if stress else model, RECIPE, photos, folder, track=bar)
+
+
+def street_blip(shared: Path, folder: Path, name: str) -> None:
+    model = load_blip(streetworld.checkpoint(name))
+    recipes = dict.fromkeys(components_of(model), RECIPE)
+    quantize_blip(model, recipes, streetworld.calibration_set(16), folder, track=bar)
+
+
+def full_size(shared: Path, folder: Path, architecture: str) -> None:
+    checkpoint = folder.with_name("checkpoint")
+    random_checkpoint(architecture, checkpoint)
+    quantize_model(load_model(checkpoint), RECIPE, noise(16), folder, track=bar)
+    shutil.rmtree(checkpoint)
+
+
+MODELS: dict[str, tuple[Callable[[Path, Path], None], int]] = {
+    "street CLIP": (street_clip, PROBES),
+    "street CLIP with outliers": (lambda shared, folder: street_clip(shared, folder, stress=True), PROBES),
+    "clip-real-tiny": (real_clip, PROBES),
+    "clip-real-tiny with outliers": (lambda shared, folder: real_clip(shared, folder, stress=True), PROBES),
+    "street BLIP, captions": (lambda shared, folder: street_blip(shared, folder, "street-blip-captions"), PROBES),
+    "street BLIP, answers": (lambda shared, folder: street_blip(shared, folder, "street-blip-vqa"), PROBES),
+    "RN50, random weights": (lambda shared, folder: full_size(shared, folder, "RN50"), FEW_PROBES),
+    "ViT-B-32, random weights": (lambda shared, folder: full_size(shared, folder, "ViT-B-32"), FEW_PROBES),
+}
+
+
+def machines() -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
+    """Return, by name, what comes before python and what goes into its environment."""
+    found: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {"this CPU": ((), {})}
+    found |= {f"this CPU, OpenVINO capped at {cap}": ((), {"ONEDNN_MAX_CPU_ISA": cap}) for cap in CAPS}
+    if emulator := shutil.which("qemu-x86_64"):
+        packages = {"PYTHONPATH": os.pathsep.join(site.getsitepackages())}
+        for cpu, sets in EMULATED.items():
+            found[f"emulated {cpu} ({sets})"] = ((emulator, "-cpu", cpu), packages)
+    return found
+
+
+def proved(folder: Path, engine: str, before: tuple[str, ...], environment: dict[str, str]) -> dict[str, Any]:
+    """Return the cosines of each component on one engine and machine, or why there are none."""
+    python = str(Path(sys.executable).resolve()) if before else sys.executable
+    command = (*before, python, "-m", "vlmquant.bundle.proof_worker")
+    manifest = Manifest.read(folder)
+    names = list(manifest.components)
+    rows: dict[str, Any] = {}
+    for group in [[name] for name in names] if manifest.kind == "encoder" else [names]:
+        request = {
+            "command": "prove",
+            "folder": str(folder),
+            "engine": engine,
+            "arithmetic": "integer",
+            "components": group,
+            "threads": 2,
+            "timed_seconds": 0.0,
+        }
+        try:
+            with patch.dict(os.environ, environment), WorkerProcess(2, command) as worker:
+                rows |= worker.ask(request, TIMEOUT_SECONDS)["rows"]
+        except WorkerFailed as failure:
+            rows |= {component: {"failed": str(failure)} for component in group}
+    return rows
+
+
+def placed(folder: Path, before: tuple[str, ...], environment: dict[str, str]) -> dict[str, str] | None:
+    """Return what "auto" takes for each component; None on an emulated CPU, whose cpuinfo is this one's."""
+    if before:
+        return None
+    with patch.dict(os.environ, environment):
+        found = place(folder, Manifest.read(folder))
+    return {name: f"{one.way}: {one.warning or one.reason}" for name, one in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    arguments = parser.parse_args()
+    partial = arguments.output.with_suffix(".partial.json")
+    models: dict[str, Any] = json.loads(partial.read_text()) if partial.exists() else {}
+    for name in arguments.models:
+        if name in models:
+            continue
+        build, probes = MODELS[name]
+        vlmquant.bundle.probes.COUNT = vlmquant.bundle.build.COUNT = probes
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "bundle"
+            build(arguments.shared, folder)
+            models[name] = {
+                "probes": probes,
+                "requires_any_of": list(Manifest.read(folder).requires_any_of),
+                "graphs": {part.name: file_facts(part).sha256 for part in sorted(folder.glob("*.onnx"))},
+                "machines": {
+                    machine: {
+                        "placed": placed(folder, *how),
+                        **{engine: proved(folder, engine, *how) for engine in installed_engines()},
+                    }
+                    for machine, how in machines().items()
+                },
+            }
+        save_json(partial, models)
+        show(name, models[name])
+    save_json(arguments.output, {"models": models, "environment": asdict(this_environment())})
+    partial.unlink()
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    for machine, engines in result["machines"].items():
+        for engine, rows in engines.items():
+            if engine == "placed":
+                continue
+            cosines = [row for row in rows.values() if "failed" not in row]
+            mean = np.mean([row["cosine_mean"] for row in cosines]) if cosines else np.nan
+            least = min((row["cosine_min"] for row in cosines), default=np.nan)
+            failed = [f"{part}: {row['failed']}" for part, row in rows.items() if "failed" in row]
+            print(f"{name:30} {machine:36} {engine:12} {mean:.6f} {least:.6f} {' '.join(failed)[:90]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Placements that were found before on this machine; one small JSON file for each question."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmquant.bundle.manifest import MANIFEST, file_facts
+from vlmquant.engines import engine, installed_engines, this_cpu
+from vlmquant.files import cache_folder, write_whole
+
+if TYPE_CHECKING:
+    from vlmquant.bundle.placement import Placement
+
+# Caps the kernels that OpenVINO may take, so it makes another CPU of this one.
+KERNEL_CAP = "ONEDNN_MAX_CPU_ISA"
+
+
+def cache_file(folder: Path, request: Mapping[str, Any]) -> Path:
+    """Return where the placements of the bundle in `folder` are kept, for this CPU and these engine versions."""
+    cpu = this_cpu()
+    question = {
+        "bundle": file_facts(folder / MANIFEST).sha256,
+        "cpu": [cpu.model, cpu.machine, None if cpu.features is None else sorted(cpu.features)],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "kernel_cap": os.environ.get(KERNEL_CAP),
+        "engines": {name: engine(name).version for name in installed_engines()},
+        "vlmquant": version("vlmquant"),
+        **request,
+    }
+    key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+    return cache_folder("placements") / f"{key[:32]}.json"
+
+
+def read_stored(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the fields of each component's placement; nothing where there is no such file or it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["placements"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def store(path: Path, request: Mapping[str, Any], placements: "Mapping[str, Placement]") -> None:
+    """Remember `placements`; where the folder cannot be written they are found again the next time."""
+    content = {
+        "request": dict(request),
+        "placements": {component: dataclasses.asdict(placed) for component, placed in placements.items()},
+    }
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(content, indent=2) + "\n")
