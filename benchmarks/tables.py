@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 import tables_methods
+import tables_portable
 from tables_format import NOT_RUN, ROOT, change, load, markdown, points
 
 from vlmquant.bench.result import RANDOM_WEIGHTS_SENTENCE
@@ -206,6 +207,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "blip": blip,
     "blip_accuracy": blip_accuracy,
     "language": language,
+    "portability": tables_portable.portability,
+    "portable": tables_portable.portable,
 }
 
 

@@ -43,6 +43,9 @@ def test_every_contender_on_a_tiny_clip(tiny_bundle: Path, tiny_checkpoint: Path
         if row.int8_mac_share is not None and row.fast_int8_mac_share is not None:
             assert row.fast_int8_mac_share <= row.int8_mac_share
             assert (row.fast_int8_mac_share < row.int8_mac_share) == bool(row.slow_int8_kernels)
+    assert result.auto in ("bundle-openvino", "bundle-onnxruntime")
+    assert result.to_dict()["auto"] == result.auto
+    assert any(f"auto takes {result.auto} (" in note for note in result.notes)
     first = result.contender("torch-fp32").measurements[0]
     assert first.speedup is not None
     assert (first.speedup.lowest, first.speedup.median, first.speedup.highest) == (1.0, 1.0, 1.0)

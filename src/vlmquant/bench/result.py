@@ -106,7 +106,15 @@ class BenchResult:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong into every output."""
-        return (*((RANDOM_WEIGHTS_SENTENCE,) if self.random_weights else ()), *self.slower_than_float)
+        return (*((RANDOM_WEIGHTS_SENTENCE,) if self.random_weights else ()), *self.findings)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What "auto" takes here, where INT8 is slower than the float of the same engine; a sentence each."""
+        if self.auto_reason is None:
+            return self.slower_than_float
+        taken = "none of these" if self.auto is None else self.auto
+        return (f"auto takes {taken} ({self.auto_reason})", *self.slower_than_float)
 
     @property
     def slower_than_float(self) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def markdown(result: BenchResult) -> str:
         lines = [_line(names), _line(["---", *["---:"] * (len(names) - 1)])]
         lines += [_line(row) for row in rows(result, batch)]
         parts.append(f"**{heading(result, batch)}**\n\n" + "\n".join(lines))
-    if lines := [*result.slower_than_float, *absences(result)]:
+    if lines := [*result.findings, *absences(result)]:
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join([*parts, circumstances(result)]) + "\n"
 

@@ -139,11 +139,12 @@ SUMMARY_COLUMNS = ("what", "float", "INT8", "change")
 
 def summary_rows(shown: Shown) -> list[tuple[str, str, str, str]]:
     """Return the before/after table: speed, size, accuracy with intervals, events."""
-    fp32, ours = shown.race.contender("torch-fp32").at(1), shown.race.contender("bundle-openvino").at(1)
+    fp32, auto = shown.race.contender("torch-fp32").at(1), shown.race.auto
+    ours = None if auto is None else shown.race.contender(auto).at(1)
     rows = []
     if fp32 is not None and ours is not None and ours.speedup is not None:
         times = (f"{fp32.median_ms:.2f} ms", f"{ours.median_ms:.2f} ms", f"{ours.speedup.median:.1f} x faster")
-        rows.append(("image tower, batch 1: torch float32 / INT8 on OpenVINO", *times))
+        rows.append((f"image tower, batch 1: torch float32 / INT8 ({auto})", *times))
     image = shown.report.manifest.components["image"]
     size, before = shown.report.manifest.files[image.file].bytes, shown.race.contender("torch-fp32").bytes_on_disk
     if before is not None:
