@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TORCH := 2.13.0
+PIP := $(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on -q -c constraints.txt
+
+# pip compiles nothing (torch, transformers and sympy take a minute); what is imported compiles itself, once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format clean
 
@@ -21,15 +24,20 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Where the index has no CPU-only build of torch under this version, pip takes the default one.
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q torch==$(TORCH)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e ".[quantize]"
+# constraints.txt pins torch. Where the index has no CPU-only build of that version, pip takes the default one, on Linux
+# gigabytes of CUDA; PIP_EXTRA_INDEX_URL names an index that has it.
+$(VENV)/.installed: $(VENV)/.pip pyproject.toml
+	$(PIP) -e ".[quantize]"
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e ".[dev]"
+$(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
+	$(PIP) -e ".[dev]"
+	touch $(VENV)/.installed $@
+
+# The pip that comes with Python 3.11 takes twice as long to resolve.
+$(VENV)/.pip: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
 	touch $@
 
 clean:

@@ -32,8 +32,8 @@ MODELS = {
 }
 
 
-def bench() -> str:
-    result = load("bench-vit-b-32")["image"]
+def bench(file: str = "bench-vit-b-32") -> str:
+    result = load(file)["image"]
     rows = []
     for row in result["contenders"]:
         if row["outcome"] != "ran":
@@ -194,6 +194,7 @@ def language() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "bench": bench,
+    "bench_zen4": lambda: bench("bench-vit-b-32-zen4"),
     "accuracy": accuracy,
     "events": events,
     "peers": tables_methods.peers,

@@ -116,7 +116,7 @@ def run_program(module: str, arguments: Sequence[str | Path], threads: int, time
     """Run `python -m module arguments` to its end. Raises WorkerFailed with its last line of error."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", module, *map(str, arguments)],
+            [sys.executable, "-P", "-m", module, *map(str, arguments)],
             capture_output=True,
             text=True,
             errors="replace",

@@ -11,8 +11,8 @@ from vlmquant.quantize.calibrate import input_histograms
 from vlmquant.quantize.modules import (
     IntegerEmbedding,
     PerTokenLinear,
-    QuantizedConv2d,
     QuantizedLinear,
+    QuantizedPatches,
     linear_per_token,
 )
 from vlmquant.quantize.recipe import Recipe, get_recipe
@@ -79,7 +79,7 @@ def test_the_result_is_a_new_close_model_and_the_float_one_is_untouched(
         error = (result(batches[0]) - toy(batches[0])).abs().max()
         assert 0 < error < 0.03
     assert all(torch.equal(before[key], value) for key, value in toy.state_dict().items())
-    expected = (QuantizedConv2d, QuantizedLinear) if name == "static-int8" else (nn.Conv2d, PerTokenLinear)
+    expected = (QuantizedPatches, QuantizedLinear) if name == "static-int8" else (nn.Conv2d, PerTokenLinear)
     assert (type(result.conv), type(result.first)) == expected
 
 

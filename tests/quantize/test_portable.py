@@ -106,3 +106,21 @@ def test_second_moments_of_a_convolution_are_those_of_its_patches() -> None:
     # In the order of the weight: the product of patches and weight is the convolution.
     product = patches @ conv.weight.flatten(1).T
     assert torch.allclose(product.reshape(2, 2, 2, 4).permute(0, 3, 1, 2), conv(pixels), atol=1e-6)
+
+
+def test_patches_are_the_convolution_as_one_matrix_product() -> None:
+    import torch
+
+    from vlmquant.quantize.modules import QuantizedConv2d, QuantizedPatches, reads_patches
+
+    conv = nn.Conv2d(3, 5, (2, 4), stride=(2, 4))
+    matrix = conv.weight.detach().flatten(1).numpy()
+    weight = round_nearest(matrix, weight_scales(matrix, PORTABLE), PORTABLE)
+    pixels = torch.rand(2, 3, 7, 9)  # a row and a column are left over
+    one, other = QuantizedPatches(conv, weight, nn.Identity()), QuantizedConv2d(conv, weight, nn.Identity())
+    assert torch.allclose(one(pixels), other(pixels), atol=1e-5)
+    assert torch.equal(one.weight, other.weight)
+    assert reads_patches(conv)
+    for stride, padding, kernel in ((1, 0, 2), (2, 1, 2), (1, 0, 1)):
+        assert not reads_patches(nn.Conv2d(3, 5, kernel, stride=stride, padding=padding))
+    assert not reads_patches(nn.Linear(3, 5))

@@ -14,7 +14,7 @@ from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import Track
 
 WARMUP = 2
-WORKER = (sys.executable, "-m", "vlmquant.bench.worker")
+WORKER = (sys.executable, "-P", "-m", "vlmquant.bench.worker")
 TIMEOUT_SECONDS = 600.0
 
 

@@ -28,7 +28,7 @@ CHOICES = ("measured", "table")
 """How `auto` finds the fastest engine: by timing it here, or by a table of what is usually so."""
 TIMED_SECONDS = 0.2
 TIMEOUT_SECONDS = 300.0
-PROOF_WORKER = (sys.executable, "-m", "vlmquant.bundle.proof_worker")
+PROOF_WORKER = (sys.executable, "-P", "-m", "vlmquant.bundle.proof_worker")
 
 
 class Way(NamedTuple):

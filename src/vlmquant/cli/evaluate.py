@@ -1,6 +1,7 @@
 """`vlmquant evaluate` and `vlmquant selfcheck`."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vlmquant.tasks.evaluate import Evaluation
     from vlmquant.tasks.evaluate_blip import BlipEvaluation
     from vlmquant.tasks.fidelity import FidelityResult
+    from vlmquant.tasks.result import TaskResult
 
 FIDELITY = "fidelity"
 EXIT_CODES = {None: 0, "within": 0, "beyond": 1, "undecided": 4}
@@ -155,6 +157,13 @@ def _evaluate_blip(
         raise typer.Exit(code)
 
 
+def print_engine_warnings(results: "Iterable[TaskResult]") -> None:
+    """Say once of each model that does not run as it should, and why."""
+    for warning in dict.fromkeys(result.subject.get("engine_warning") for result in results):
+        if warning:
+            show.line(f"warning: {warning}")
+
+
 def print_blip_evaluation(evaluation: "BlipEvaluation") -> None:
     """Print the scores of a BLIP and, with a reference, how each changed."""
     from vlmquant.data.sets import summarize
@@ -162,6 +171,7 @@ def print_blip_evaluation(evaluation: "BlipEvaluation") -> None:
     data, result = evaluation.data, evaluation.result
     if data.problems:
         show.line(f"left out {len(data.problems)} entries of {data.name}: {summarize(data.problems)}")
+    print_engine_warnings([result])
     if evaluation.reference is None:
         scores = result.details.get("corpus", result.metrics)
         show.table(
@@ -209,6 +219,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         show.line(f"protocol: {result.protocol}")
     for task, reason in evaluation.skipped.items():
         show.line(f"not run: {task}, {reason}")
+    print_engine_warnings(evaluation.results.values())
     if evaluation.fidelity is not None:
         _print_fidelity(evaluation.fidelity)
     if evaluation.verdict is not None:

@@ -16,7 +16,7 @@ from vlmquant.errors import DataError
 from vlmquant.process import WorkerProcess
 from vlmquant.progress import Track
 
-WORKER = (sys.executable, "-m", "vlmquant.doctor.worker")
+WORKER = (sys.executable, "-P", "-m", "vlmquant.doctor.worker")
 TIMEOUT_SECONDS = 30.0
 _BATCH = 1
 

@@ -23,7 +23,9 @@ from vlmquant.quantize.modules import (
     PerTokenLinear,
     QuantizedConv2d,
     QuantizedLinear,
+    QuantizedPatches,
     TiedEmbedding,
+    reads_patches,
 )
 from vlmquant.quantize.observe import OBSERVERS, Histogram
 from vlmquant.quantize.outliers import handle_outliers
@@ -232,9 +234,9 @@ def _weight_scheme(tower: nn.Module, recipe: Recipe, name: str) -> WeightScheme:
     if not isinstance(module, nn.Conv2d):
         return scheme
     scheme = replace(scheme, granularity="channel" if scheme.granularity == "group" else scheme.granularity)
-    if paired(scheme) and module.kernel_size != (1, 1):
-        return replace(scheme, bits=7, rounding=scheme.kernel_rounding)
-    return replace(scheme, rounding="nearest")
+    if module.kernel_size == (1, 1) or not paired(scheme):
+        return replace(scheme, rounding="nearest")
+    return replace(scheme, bits=8 if reads_patches(module) else 7, rounding=scheme.kernel_rounding)
 
 
 def _tied(tower: nn.Module, name: str) -> nn.Embedding | None:
@@ -270,7 +272,7 @@ def _replacement(
 ) -> QuantizedLinear | QuantizedConv2d | PerTokenLinear:
     module = tower.get_submodule(name)
     if isinstance(module, nn.Conv2d):
-        return QuantizedConv2d(module, weight, roundings[name])
+        return (QuantizedPatches if reads_patches(module) else QuantizedConv2d)(module, weight, roundings[name])
     assert isinstance(module, nn.Linear)
     if name in roundings:
         return QuantizedLinear(module, weight, roundings[name])

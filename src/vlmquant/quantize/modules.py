@@ -137,6 +137,46 @@ class QuantizedConv2d(nn.Module):
         )
 
 
+class QuantizedPatches(QuantizedConv2d):
+    """A convolution whose kernel steps by its own size, as one matrix product: a row for each patch.
+
+    The numbers are the convolution's, and the integers lie as (in, out). As a convolution ONNX Runtime would compute
+    it in float, and dequantize its weights for every picture.
+    """
+
+    def __init__(self, conv: nn.Conv2d, weight: IntegerWeight, rounding: nn.Module) -> None:
+        super().__init__(conv, weight, rounding)
+        self.register_buffer("integers", torch.from_numpy(weight.integers).t().contiguous())
+        self.kernel_shape = conv.weight.shape
+
+    @property
+    def weight(self) -> Tensor:
+        """The float32 weight (out, in, height, width) that the integers stand for."""
+        return cast(Tensor, dequantize_weight(self.integers, self.scales, 1)).t().reshape(self.kernel_shape)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map (n, in, h, w) to (n, out, h', w')."""
+        channels, height, width = self.kernel_shape[1:]
+        down, right = values.shape[2] // height, values.shape[3] // width
+        cut = values[..., : down * height, : right * width]
+        patches = cut.reshape(-1, channels, down, height, right, width).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        product = self.rounding(patches.flatten(1, 2)) @ dequantize_weight(self.integers, self.scales, 1)
+        product = product if self.bias is None else product + self.bias
+        return cast(Tensor, product.transpose(1, 2).unflatten(2, (down, right)))
+
+
+def reads_patches(module: nn.Module) -> bool:
+    """Whether `module` is a convolution that is one matrix product over patches which do not overlap."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.stride == module.kernel_size
+        and module.kernel_size != (1, 1)
+        and module.padding == (0, 0)
+        and module.dilation == (1, 1)
+        and module.groups == 1
+    )
+
+
 class MatMul(nn.Module):
     """The product of two activations; float until `left` and `right` are replaced by roundings."""
 

@@ -25,7 +25,7 @@ from vlmquant.tasks.cache import EmbeddingCache
 from vlmquant.tasks.classification import embed_classes, score_zero_shot
 from vlmquant.tasks.compare import Comparison, Verdict, compare
 from vlmquant.tasks.fidelity import Embedded, FidelityResult, compare_embeddings
-from vlmquant.tasks.linear_probe import FEWEST_PER_CLASS, linear_probe, split_by_id
+from vlmquant.tasks.linear_probe import FEWEST_PER_CLASS, MISSING, linear_probe, split_by_id
 from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.result import TaskResult, save_json, save_result
 from vlmquant.tasks.retrieval import encode_captions, score_retrieval
@@ -335,7 +335,7 @@ def _no_probe(data: ImageSet) -> str | None:
     if not isinstance(data, LabelledImages):
         return "it has no labels"
     if find_spec("sklearn") is None:
-        return "scikit-learn is not installed; install it with: pip install 'vlmquant[quantize]'"
+        return MISSING
     fewest = int(np.unique(data.labels, return_counts=True)[1].min())
     return None if fewest >= FEWEST_PER_CLASS else f"a class has {fewest} images, it takes {FEWEST_PER_CLASS} of each"
 

@@ -22,6 +22,7 @@ HALVINGS = 4
 FEWEST_PER_CLASS = 5
 MAX_ITERATIONS = 1000
 TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.2
+MISSING = "scikit-learn is not installed; install it with: pip install 'vlmquant[probe]'"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def linear_probe(
     The inverse strength C is chosen by validation accuracy, on a coarse grid 1e-6 ... 1e6 and then by halving the
     steps around the best down to an eighth of a decade; the final fit uses train and validation. scikit-learn's
     LogisticRegression, L-BFGS, at most 1,000 iterations, as in Radford et al. 2021, A.3. Raises DataError for fewer
-    than two classes.
+    than two classes and without scikit-learn.
     """
     if len(np.unique(labels)) < 2:
         raise DataError("a linear probe needs images of at least two classes")
@@ -130,8 +131,11 @@ def _choose_exponent(
 
 
 def _fit(features: FloatArray, labels: IdArray, exponent: float) -> tuple[Any, bool]:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise DataError(f"a linear probe is not possible: {MISSING}") from error
 
     regression = LogisticRegression(C=10.0**exponent, max_iter=MAX_ITERATIONS, random_state=0)
     with warnings.catch_warnings(record=True) as caught:
