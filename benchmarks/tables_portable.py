@@ -20,9 +20,10 @@ def portability() -> str:
     result = load("portability")
     rows = []
     for machine in next(iter(result["models"].values()))["machines"]:
-        cells = [machine]
+        there = [model["machines"][machine] for model in result["models"].values() if machine in model["machines"]]
+        cells = [machine if len(there) == len(result["models"]) else f"{machine}, {len(there)} of the models"]
         for engine in ENGINES:
-            found = [row for model in result["models"].values() for row in model["machines"][machine][engine].values()]
+            found = [row for engines in there for row in engines[engine].values()]
             cells.append(_cosines(found))
         rows.append(cells)
     models, where = ", ".join(result["models"]), result["environment"]
