@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vlmquant.bundle.overflow import EXACT_DOT_PRODUCTS, overflowing_weights, required_instruction_sets
 from vlmquant.engines import installed_engines, load, this_cpu
-from vlmquant.quantize.portable import LARGEST_PAIR
+from vlmquant.quantize.portable import LARGEST_ALONE, LARGEST_PAIR, ORDERED_MULTIPLE
 
 DEPTH, WIDTH = 64, 48
 CAPS = (None, "AVX2", "SSE41") if this_cpu().is_x86 else (None,)
@@ -28,7 +28,7 @@ def write(path: Path, weight: NDArray[np.int8], op: str) -> Path:
     """Write a graph whose u8 input times `weight` goes through `op`: "MatMul", "MatMulInteger" or "Conv"."""
     weights = [constant("w", weight), constant("ws", np.ones(1, np.float32).reshape(()))]
     image = op == "Conv"
-    axes = ["n", weight.shape[1], 8, 8] if image else ["n", DEPTH]
+    axes = ["n", weight.shape[1], 8, 8] if image else ["n", len(weight)]
     grid = [constant("s", np.float32(1.0).reshape(())), constant("z", np.uint8(0).reshape(()))]
     if op == "MatMulInteger":
         nodes = [
@@ -54,11 +54,13 @@ def write(path: Path, weight: NDArray[np.int8], op: str) -> Path:
     return path
 
 
-def full_pairs(signs: int) -> NDArray[np.int8]:
-    """Return weights (in, out) whose pairs of neighbours all add up to the limit, in many ways and both signs."""
-    first = np.random.default_rng(signs).integers(1, LARGEST_PAIR, (DEPTH // 2, WIDTH))
+def full_pairs(seed: int, depth: int = DEPTH) -> NDArray[np.int8]:
+    """Return weights (in, out) that are as large as they may be where they meet, in many ways and both signs."""
+    first = np.random.default_rng(seed).integers(1, LARGEST_PAIR, (depth // 2, WIDTH))
+    if depth % ORDERED_MULTIPLE:
+        return np.where(np.arange(WIDTH) % 2, -LARGEST_ALONE, LARGEST_ALONE) * np.ones((depth, 1), np.int8)
     pairs = np.stack([np.minimum(first, 127), np.minimum(LARGEST_PAIR - first, 127)], axis=1)
-    return (pairs.reshape(DEPTH, WIDTH) * np.where(np.arange(WIDTH) % 2, -1, 1)).astype(np.int8)
+    return (pairs.reshape(depth, WIDTH) * np.where(np.arange(WIDTH) % 2, -1, 1)).astype(np.int8)
 
 
 def test_the_limit_is_found_to_the_integer(tmp_path: Path) -> None:
@@ -106,10 +108,15 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize("cap", CAPS)
 @pytest.mark.parametrize("engine", installed_engines())
-@pytest.mark.parametrize("op", ["MatMul", "MatMulInteger"])
-def test_integer_kernels_add_full_pairs_exactly(tmp_path: Path, engine: str, cap: str | None, op: str) -> None:
-    weight = full_pairs(1)
+@pytest.mark.parametrize(
+    ("op", "depth"), [("MatMulInteger", DEPTH), *(("MatMul", depth) for depth in (63, DEPTH, 258, 261, 300, 768))]
+)
+def test_integer_kernels_add_full_pairs_exactly(
+    tmp_path: Path, engine: str, cap: str | None, op: str, depth: int
+) -> None:
+    weight = full_pairs(1, depth).astype(np.int8)
     path = write(tmp_path / "g.onnx", weight, op)
+    assert overflowing_weights(path) == ()
     np.save(tmp_path / "g.onnx.npy", weight)
     environment = {**os.environ} | ({"ONEDNN_MAX_CPU_ISA": cap} if cap else {})
     done = subprocess.run(

@@ -21,13 +21,20 @@ def weights(seed: int, rows: int = 6, columns: int = 64) -> NDArray[np.float32]:
 
 
 def test_the_largest_pair_by_hand() -> None:
-    matrix = np.array([[100, 60, -3, -4, 127], [-90, -91, 90, -91, 0], [1, -2, 3, -4, 5]])
-    assert largest_pairs(matrix).tolist() == [160, 181, 5]
+    matrix = np.array([[100, 60, -3, -4], [-90, -91, 90, -91], [1, -2, 3, -4]])
+    assert largest_pairs(matrix).tolist() == [160, 181, 4]
+
+
+def test_where_4_does_not_divide_the_inner_dimension_any_two_may_meet() -> None:
+    matrix = np.array([[100, -60, -3, 4, 127, 0], [1, -2, 3, -4, 5, -7]])
+    assert largest_pairs(matrix).tolist() == [254, 14]
+    assert largest_pairs(matrix[:, :4], inner=6).tolist() == [200, 8]
+    assert within_pairs(np.array([[100, -127, 64, 3, 65]], dtype=np.int8)).tolist() == [[64, -64, 64, 3, 64]]
 
 
 def test_the_larger_of_a_pair_gives_way_by_hand() -> None:
-    matrix = np.array([[100, 60, -127, -2, 127], [127, -127, -60, -70, 64]], dtype=np.int8)
-    assert within_pairs(matrix).tolist() == [[68, 60, -126, -2, 127], [127, -127, -60, -68, 64]]
+    matrix = np.array([[100, 60, -127, -2], [127, -127, -60, -70]], dtype=np.int8)
+    assert within_pairs(matrix).tolist() == [[68, 60, -126, -2], [127, -127, -60, -68]]
 
 
 @settings(deadline=None)

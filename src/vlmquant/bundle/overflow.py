@@ -9,10 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from vlmquant.quantize.portable import LARGEST_PAIR, largest_pairs
+from vlmquant.quantize.portable import LARGEST_ALONE, LARGEST_PAIR, largest_pairs
 
-LARGEST_ALONE = LARGEST_PAIR // 2
-"""Weights up to this are right in any order: 255 * (64 + 64) < 2^15."""
 EXACT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "neon_dotprod")
 """VPDPBUSD and its Arm cousin add four U8 x S8 products in 32 bits; the older VPMADDUBSW saturates at 16."""
 

@@ -95,7 +95,7 @@ def check_engine(name: str) -> None:
 
 def choice() -> str:
     """Return how "auto" chooses: what the environment variable `VLMQUANT_AUTO` says, else "measured"."""
-    value = os.environ.get(CHOICE_VARIABLE, CHOICES[0])
+    value = os.environ.get(CHOICE_VARIABLE) or CHOICES[0]
     if value not in CHOICES:
         raise unknown(EngineError, CHOICE_VARIABLE, value, CHOICES)
     return value

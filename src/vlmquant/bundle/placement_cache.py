@@ -17,8 +17,8 @@ from vlmquant.files import cache_folder, write_whole
 if TYPE_CHECKING:
     from vlmquant.bundle.placement import Placement
 
-# Caps the kernels that OpenVINO may take, so it makes another CPU of this one.
-KERNEL_CAP = "ONEDNN_MAX_CPU_ISA"
+# Variables with these beginnings choose OpenVINO's kernels: ONEDNN_MAX_CPU_ISA makes another CPU of this one.
+KERNEL_VARIABLES = ("ONEDNN_", "DNNL_")
 
 
 def cache_file(folder: Path, request: Mapping[str, Any]) -> Path:
@@ -28,7 +28,7 @@ def cache_file(folder: Path, request: Mapping[str, Any]) -> Path:
         "bundle": file_facts(folder / MANIFEST).sha256,
         "cpu": [cpu.model, cpu.machine, None if cpu.features is None else sorted(cpu.features)],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "kernel_cap": os.environ.get(KERNEL_CAP),
+        "kernels": {name: value for name, value in os.environ.items() if name.startswith(KERNEL_VARIABLES)},
         "engines": {name: engine(name).version for name in installed_engines()},
         "vlmquant": version("vlmquant"),
         **request,

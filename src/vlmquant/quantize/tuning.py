@@ -256,5 +256,5 @@ def _by_shape(batches: Sequence[Tensor]) -> list[Tensor]:
 
 def without_moving_weights(recipe: Recipe) -> Recipe:
     """Return what is left of `recipe` for weights that were tuned for it: no step that would move them again."""
-    weights = replace(recipe.weights, rounding="nearest")
+    weights = replace(recipe.weights, rounding="nearest", kernel_rounding="nearest")
     return replace(recipe, weights=weights, smoothing=False, outliers=None, bias_correction=False, byte_pixels=False)

@@ -96,7 +96,7 @@ def _largest_scales(weight: Floats, scheme: WeightScheme) -> NDArray[np.float32]
     groups = np.pad(weight, ((0, 0), (0, -columns % size))).reshape(rows, -1, size)
     steps = np.abs(groups).max(axis=2) / (2 ** (scheme.bits - 1) - 1)
     if paired(scheme):
-        pairs = largest_pairs(groups.reshape(-1, size)).reshape(rows, -1)
+        pairs = largest_pairs(groups.reshape(-1, size), columns).reshape(rows, -1)
         steps = np.maximum(steps, pairs / LARGEST_PAIR)
     return np.asarray(np.maximum(steps, SMALLEST_SCALE), dtype=np.float32)
 
