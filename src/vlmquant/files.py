@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from vlmquant.errors import VlmQuantError
+
 
 def write_whole(path: Path, content: bytes | str) -> Path:
     """Write `content` (text as UTF-8) to `path` through a temporary file beside it, and return `path`.
@@ -23,5 +25,12 @@ def write_whole(path: Path, content: bytes | str) -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder, which may not exist yet, for one kind of what is remembered between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlmquant" / name
+    """Return the folder, which may not exist yet, for one kind of what is remembered between runs.
+
+    Raises VlmQuantError where the user has no home and names no folder.
+    """
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:  # a user without a home, as containers have them
+        raise VlmQuantError("this user has no home folder to remember things in; set XDG_CACHE_HOME to one") from error
+    return home / "vlmquant" / name

@@ -91,7 +91,8 @@ class WorkerProcess:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._lines.put(line)
+            if line.startswith("{"):  # anything else is what a start-up hook printed
+                self._lines.put(line)
         self._lines.put(_END_OF_OUTPUT)
 
     def _how_it_died(self, command: str) -> str:
@@ -103,6 +104,17 @@ class WorkerProcess:
         self._errors.seek(0)
         written = self._errors.read().decode(errors="replace").strip().splitlines()
         return f"the process ended during {command!r} ({how})" + (f": {written[-1].strip()}" if written else "")
+
+
+def why_no_workers() -> str | None:
+    """Return why this program cannot start workers, None where it can: they need a Python and a temporary folder."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        return "this program runs without a Python of its own, which processes could be started with"
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        return f"there is no temporary folder ({error.strerror or error})"
+    return None
 
 
 def thread_variables(threads: int | None) -> dict[str, str]:

@@ -17,7 +17,8 @@ from vlmquant.bundle.build import quantize_model
 from vlmquant.bundle.placement import Placement, in_words, place, usual_engine
 from vlmquant.bundle.probes import PROBES, Probes
 from vlmquant.engines import ENGINES, Cpu, installed_engines
-from vlmquant.errors import BundleError, EngineError
+from vlmquant.errors import BundleError, EngineError, VlmQuantError
+from vlmquant.files import cache_folder
 from vlmquant.models import load_model
 from vlmquant.models.spec import ImageSpec
 from vlmquant.quantize.calibration_set import CalibrationSet
@@ -67,6 +68,9 @@ def without_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "WorkerProcess", refuse)
 
 
+TAMPERED = json.dumps(
+    {"placements": {name: {"engine": "foo", "arithmetic": "int4", "reason": ""} for name in ("image", "text")}}
+)
 FAULTY = """
 from vlmquant.bundle import proof_worker
 from dataclasses import replace
@@ -163,7 +167,35 @@ def test_what_was_found_is_remembered_until_something_changes(bundle: Path, monk
             place(bundle, manifest)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"placements": {"image": 3}}', '{"placements": {"image": {}}}'])
+def test_a_failure_of_the_process_is_not_remembered(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        in_the_child(patch, FAULTY.format(fault="__import__('os')._exit(137) if engine == 'onnxruntime' else None"))
+        assert place(bundle, Manifest.read(bundle), engine="onnxruntime")["image"].warning
+    assert place(bundle, Manifest.read(bundle), engine="onnxruntime")["image"].warning is None
+
+
+def test_where_no_process_can_be_started_the_bundle_opens_unproved_and_says_so(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    encoder = open_bundle(bundle)
+    assert all("could not be proved here" in note for note in encoder.notes)
+    assert len(encoder.notes) == 2
+
+
+def test_a_user_without_a_home_opens_bundles(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert open_bundle(bundle).notes == ()
+    with pytest.raises(VlmQuantError, match="set XDG_CACHE_HOME"):
+        cache_folder("bundles")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"placements": {"image": 3}}', '{"placements": {"image": {}}}', TAMPERED]
+)
 def test_a_damaged_memory_is_made_again(bundle: Path, tmp_path: Path, content: str) -> None:
     found = place(bundle, Manifest.read(bundle))
     (file,) = (tmp_path / "cache" / "vlmquant" / "placements").iterdir()

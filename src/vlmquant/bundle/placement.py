@@ -13,14 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement_cache import cache_file, read_stored, store
 from vlmquant.engines import Activations, Arithmetic, choose, installed_engines, this_cpu
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, unknown
-from vlmquant.process import WorkerFailed, WorkerProcess
+from vlmquant.process import WorkerFailed, WorkerProcess, why_no_workers
 
 AUTO = "auto"
 CHOICE_VARIABLE = "VLMQUANT_AUTO"
@@ -55,6 +55,11 @@ class Placement:
     warning: str | None = None
     latency_ms: float | None = None
 
+    def __post_init__(self) -> None:
+        engine_called(self.engine)  # an EngineError where there is none
+        if self.arithmetic not in get_args(Arithmetic):
+            raise unknown(EngineError, "arithmetic", self.arithmetic, get_args(Arithmetic))
+
     @property
     def way(self) -> Way:
         """The engine and the arithmetic."""
@@ -76,11 +81,14 @@ def place(
         return {component: _unproved(manifest, component, engine) for component in manifest.components}
     path = cache_file(folder, request)
     stored = read_stored(path)
-    with suppress(KeyError, TypeError):  # a damaged file is made again
+    with suppress(KeyError, TypeError, EngineError):  # a damaged file is made again
         return {component: Placement(**stored[component]) for component in manifest.components}
+    if (reason := why_no_workers()) is not None:
+        return {component: _unproved(manifest, component, engine, reason) for component in manifest.components}
     trials = _Trials(folder, manifest, threads)
     placements = {component: _place(trials, component, engine) for component in manifest.components}
-    store(path, request, placements)
+    if not trials.failed:  # a process that was killed today may well run tomorrow
+        store(path, request, placements)
     return placements
 
 
@@ -131,6 +139,7 @@ class _Trials:
     def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
         self.manifest = manifest
         self._folder, self._threads = folder, threads
+        self.failed = False
         self.rows = cache(self._rows)
 
     def _rows(self, way: Way) -> dict[str, dict[str, Any] | str]:
@@ -145,7 +154,8 @@ class _Trials:
                     while waiting:
                         found |= worker.ask(self._request(way, waiting[0]), TIMEOUT_SECONDS)["rows"]
                         waiting.pop(0)
-            except WorkerFailed as failure:
+            except (WorkerFailed, OSError) as failure:
+                self.failed = True
                 found |= dict.fromkeys(waiting.pop(0), str(failure))
         return found
 
@@ -203,19 +213,25 @@ def _ladder(manifest: Manifest, component: str, engine: str) -> Iterator[list[Wa
     yield from [*floats, *integers] if _overflows(manifest, component) else [*integers, *floats]
 
 
-def _unproved(manifest: Manifest, component: str, engine: str) -> Placement:
+def _unproved(manifest: Manifest, component: str, engine: str, why_not: str | None = None) -> Placement:
     usual, because = usual_engine(manifest, component)
     chosen, reason = (usual, because) if engine == AUTO else (engine, "as asked for")
-    if not _overflows(manifest, component):
-        return Placement(engine=chosen, arithmetic="integer", reason=f"{reason}; not proved here")
-    chosen = "openvino" if _activations(manifest, component) == "dynamic" else chosen
-    return Placement(engine=chosen, arithmetic="float", reason=f"{reason}; not proved here", warning=_at_risk())
+    warnings = [] if why_not is None else [f"it could not be proved here: {why_not}"]
+    arithmetic: Arithmetic = "integer"
+    if _overflows(manifest, component):
+        warnings, arithmetic = [*warnings, _at_risk()], "float"
+        if _activations(manifest, component) == "dynamic" and "openvino" in installed_engines():
+            chosen = "openvino"
+    warning = "; ".join(warnings) or None
+    return Placement(engine=chosen, arithmetic=arithmetic, reason=f"{reason}; not proved here", warning=warning)
 
 
 def _overflows(manifest: Manifest, component: str) -> bool:
     """Whether sums of this component's integers can overflow in the 16 bits that this CPU adds them in."""
     integers = _activations(manifest, component) != "float"
-    return bool(manifest.requires_any_of) and integers and this_cpu().exact_dot_product is False
+    cpu = this_cpu()
+    exact = cpu.exact_dot_product or (cpu.exact_dot_product is None and not cpu.is_x86)
+    return bool(manifest.requires_any_of) and integers and not exact
 
 
 def _at_risk() -> str:

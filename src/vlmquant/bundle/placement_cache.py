@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmquant import __version__
 from vlmquant.bundle.manifest import MANIFEST, file_facts
 from vlmquant.engines import engine, installed_engines, this_cpu
+from vlmquant.errors import VlmQuantError
 from vlmquant.files import cache_folder, write_whole
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 KERNEL_VARIABLES = ("ONEDNN_", "DNNL_")
 
 
-def cache_file(folder: Path, request: Mapping[str, Any]) -> Path:
-    """Return where the placements of the bundle in `folder` are kept, for this CPU and these engine versions."""
+def cache_file(folder: Path, request: Mapping[str, Any]) -> Path | None:
+    """Return where the placements of the bundle in `folder` are kept, for this CPU and these engine versions.
+
+    None for a user without a home, who finds them again each time.
+    """
     cpu = this_cpu()
     question = {
         "bundle": file_facts(folder / MANIFEST).sha256,
@@ -30,23 +34,29 @@ def cache_file(folder: Path, request: Mapping[str, Any]) -> Path:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "kernels": {name: value for name, value in os.environ.items() if name.startswith(KERNEL_VARIABLES)},
         "engines": {name: engine(name).version for name in installed_engines()},
-        "vlmquant": version("vlmquant"),
+        "vlmquant": __version__,
         **request,
     }
     key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
-    return cache_folder("placements") / f"{key[:32]}.json"
+    with suppress(VlmQuantError):
+        return cache_folder("placements") / f"{key[:32]}.json"
+    return None
 
 
-def read_stored(path: Path) -> dict[str, dict[str, Any]]:
+def read_stored(path: Path | None) -> dict[str, dict[str, Any]]:
     """Return the fields of each component's placement; nothing where there is no such file or it is damaged."""
+    if path is None:
+        return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["placements"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def store(path: Path, request: Mapping[str, Any], placements: "Mapping[str, Placement]") -> None:
+def store(path: Path | None, request: Mapping[str, Any], placements: "Mapping[str, Placement]") -> None:
     """Remember `placements`; where the folder cannot be written they are found again the next time."""
+    if path is None:
+        return
     content = {
         "request": dict(request),
         "placements": {component: dataclasses.asdict(placed) for component, placed in placements.items()},

@@ -102,6 +102,9 @@ def _run(output: Path, track: Track, quiet: bool) -> Shown:
         race = bench(targets, batches=(1,), rounds=6, iterations=20, track=track)
         write_bench(race, output)
     encoder, original = open_bundle(folder), model.encoder()
+    if not quiet:
+        for note in encoder.notes:
+            show.line(f"warning: {note}")
     with _step("4/5 scoring both on held-out images", quiet):
         labelled = streetworld.zero_shot_set(SCORED_IMAGES, track=track)
         captioned = streetworld.retrieval_set(SCORED_IMAGES, track=track)

@@ -115,8 +115,9 @@ def plan_tower(
         roundings[bytes_at] = FakeQuantize(pixel_grid)
     scales: dict[str, NDArray[np.float32]] = {}
     if recipe.search == "hessian":
-        names = [*sites(result, recipe), *_matmuls(result, recipe)]
-        roundings, scales = search_scales(result, recipe, names, roundings, inputs, description, track)
+        schemes = {name: _weight_scheme(result, recipe, name) for name in sites(result, recipe)}
+        names = [*schemes, *_matmuls(result, recipe)]
+        roundings, scales = search_scales(result, schemes, names, roundings, inputs, description, track)
     weights = _integer_weights(result, recipe, roundings, scales, inputs, description, track)
     replacements = {name: _replacement(result, recipe, name, weights[name], roundings) for name in weights}
     if recipe.bias_correction:

@@ -20,7 +20,6 @@ from vlmquant.progress import Track, silent
 from vlmquant.quantize.calibrate import check_inputs
 from vlmquant.quantize.damage import up_to
 from vlmquant.quantize.modules import MatMul
-from vlmquant.quantize.recipe import Recipe
 from vlmquant.quantize.rounding import FakeQuantize, TwinFakeQuantize, softmax_twin_grid
 from vlmquant.quantize.schemes import WeightScheme
 from vlmquant.quantize.twin import SHIFTS
@@ -75,7 +74,7 @@ def observe_importance(
 
 def search_scales(
     tower: nn.Module,
-    recipe: Recipe,
+    schemes: Mapping[str, WeightScheme],
     sites: Sequence[str],
     roundings: Mapping[str, nn.Module],
     inputs: Sequence[Tensor],
@@ -85,8 +84,8 @@ def search_scales(
     """Return better roundings of inputs than `roundings`, by name, and the weight scales (rows, groups) by site.
 
     `sites` are Linears, Conv2ds and MatMuls; a MatMul's operands are called `site.left` and `site.right`, or
-    `site.left.heads.0` and so on. Weight scales are chosen first, activation steps with them. A convolution of several
-    groups keeps what it has: its output is no one matrix product.
+    `site.left.heads.0` and so on. `schemes` holds that of each Linear and Conv2d. Weight scales are chosen first,
+    activation steps with them. A convolution of several groups keeps what it has: its output is no one matrix product.
     """
     sites = [site for site in sites if getattr(tower.get_submodule(site), "groups", 1) == 1]
     saw = observe_importance(tower, sites, inputs, f"{description}: gradients", track)
@@ -100,7 +99,7 @@ def search_scales(
         else:
             weight: Any = module.weight
             matrix = weight.detach().flatten(1)
-            better[site], scales[site] = _search_linear(saw.pop(site), matrix, recipe.weights_at(site), better[site])
+            better[site], scales[site] = _search_linear(saw.pop(site), matrix, schemes[site], better[site])
     return better, scales
 
 
