@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vlmquant.bundle.overflow import EXACT_DOT_PRODUCTS, overflowing_weights, required_instruction_sets
+from vlmquant.bundle.overflow import overflowing_factors, required_instruction_sets
 from vlmquant.engines import installed_engines, load, this_cpu
+from vlmquant.engines.cpu import DOT_PRODUCTS
 from vlmquant.quantize.portable import LARGEST_ALONE, LARGEST_PAIR, ORDERED_MULTIPLE
 
 DEPTH, WIDTH = 64, 48
@@ -65,19 +66,19 @@ def full_pairs(seed: int, depth: int = DEPTH) -> NDArray[np.int8]:
 
 def test_the_limit_is_found_to_the_integer(tmp_path: Path) -> None:
     weight = full_pairs(0)
-    assert overflowing_weights(write(tmp_path / "at.onnx", weight, "MatMul")) == ()
+    assert overflowing_factors(write(tmp_path / "at.onnx", weight, "MatMul")) == ()
     weight[10, 4], weight[11, 4] = 64, 65
     for op in ("MatMul", "MatMulInteger"):
-        assert overflowing_weights(write(tmp_path / f"{op}.onnx", weight, op)) == ("w",)
+        assert overflowing_factors(write(tmp_path / f"{op}.onnx", weight, op)) == ("w",)
     assert required_instruction_sets([tmp_path / "at.onnx"]) == ()
-    assert required_instruction_sets([tmp_path / "at.onnx", tmp_path / "MatMul.onnx"]) == EXACT_DOT_PRODUCTS
+    assert required_instruction_sets([tmp_path / "at.onnx", tmp_path / "MatMul.onnx"]) == tuple(sorted(DOT_PRODUCTS))
 
 
 def test_kernels_of_several_pixels_are_held_to_half_whatever_their_order(tmp_path: Path) -> None:
     for size, largest, found in ((3, 64, ()), (3, 65, ("w",)), (1, 100, ())):
         weight = np.zeros((4, 4, size, size), dtype=np.int8)
         weight[2, 1, -1, -1] = largest
-        assert overflowing_weights(write(tmp_path / "conv.onnx", weight, "Conv")) == found
+        assert overflowing_factors(write(tmp_path / "conv.onnx", weight, "Conv")) == found
 
 
 def test_weights_beside_float_activations_cannot_overflow(tmp_path: Path) -> None:
@@ -86,7 +87,17 @@ def test_weights_beside_float_activations_cannot_overflow(tmp_path: Path) -> Non
     product = next(node for node in model.graph.node if node.op_type == "MatMul")
     product.input[0] = "input"
     onnx.save(model, path)
-    assert overflowing_weights(path) == ()
+    assert overflowing_factors(path) == ()
+
+
+def test_products_of_two_activations_are_expected_to_overflow(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.onnx", full_pairs(0), "MatMul")
+    model = onnx.load(path)
+    integers = next(node for node in model.graph.node if node.output[0] == "b")
+    model.graph.node.insert(0, helper.make_node("Identity", ["w"], ["made"]))
+    integers.input[0] = "made"
+    onnx.save(model, path)
+    assert overflowing_factors(path) == ("made",)
 
 
 RUN = """
@@ -116,7 +127,7 @@ def test_integer_kernels_add_full_pairs_exactly(
 ) -> None:
     weight = full_pairs(1, depth).astype(np.int8)
     path = write(tmp_path / "g.onnx", weight, op)
-    assert overflowing_weights(path) == ()
+    assert overflowing_factors(path) == ()
     np.save(tmp_path / "g.onnx.npy", weight)
     environment = {**os.environ} | ({"ONEDNN_MAX_CPU_ISA": cap} if cap else {})
     done = subprocess.run(

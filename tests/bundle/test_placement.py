@@ -239,7 +239,7 @@ def test_overflow_that_the_bundle_tells_of_is_avoided_before_it_happens(
     for probe in (True, False):
         encoder = open_bundle(overflowing, probe=probe)
         assert "in float32" in encoder.name
-        assert all("8-bit weights can overflow on this CPU (an old one)" in note for note in encoder.notes)
+        assert all("8-bit integers can overflow on this CPU (an old one)" in note for note in encoder.notes)
     expected = Probes.load(overflowing / PROBES)
     pixels = expected.inputs("image", ImageSpec.from_folder(overflowing))
     right = expected.expected["image"]

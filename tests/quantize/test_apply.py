@@ -88,7 +88,7 @@ def test_static_linear_equals_integer_arithmetic_by_hand() -> None:
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[1.27, -0.635]]))
         linear.bias.fill_(0.5)
-    matrix, scheme = linear.weight.detach().numpy(), WeightScheme()
+    matrix, scheme = linear.weight.detach().numpy(), WeightScheme(portable=False)
     weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
     module = QuantizedLinear(linear, weight, FakeQuantize(asymmetric_grid(0.0, 2.55, 8)))
     # weights 127 and -64 (63.5 to even) at 0.01; inputs 1.0 -> 100 and 0.333 -> 33 at 0.01

@@ -18,7 +18,7 @@ def test_groups_have_their_own_scales_and_the_last_may_be_shorter() -> None:
 
 
 def test_one_scale_per_tensor_is_torchs() -> None:
-    scheme = WeightScheme(granularity="tensor")
+    scheme = WeightScheme(granularity="tensor", portable=False)
     weight = np.array([[2.0, -0.5], [0.1, -1.0]], dtype=np.float32)
     assert weight_scales(weight, scheme) == pytest.approx(np.full((2, 1), 2.0 / 127.5))
     assert round_nearest(weight, weight_scales(weight, scheme), scheme).integers.tolist() == [[127, -32], [6, -64]]

@@ -9,34 +9,33 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from vlmquant.engines.cpu import DOT_PRODUCTS
 from vlmquant.quantize.portable import LARGEST_ALONE, LARGEST_PAIR, largest_pairs
-
-EXACT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "neon_dotprod")
-"""VPDPBUSD and its Arm cousin add four U8 x S8 products in 32 bits; the older VPMADDUBSW saturates at 16."""
 
 
 def required_instruction_sets(graphs: Iterable[Path]) -> tuple[str, ...]:
     """Return the instruction sets of which a CPU needs one for these graphs; empty where any CPU will do."""
-    return EXACT_DOT_PRODUCTS if any(overflowing_weights(path) for path in graphs) else ()
+    return tuple(sorted(DOT_PRODUCTS)) if any(overflowing_factors(path) for path in graphs) else ()
 
 
-def overflowing_weights(path: Path) -> tuple[str, ...]:
-    """Return the names of the INT8 weights of an ONNX graph that could overflow where they meet INT8 activations.
+def overflowing_factors(path: Path) -> tuple[str, ...]:
+    """Return the names of the INT8 tensors of an ONNX graph that could overflow where they meet INT8 activations.
 
-    What counts is the integers that are in the file, not what a recipe promised.
+    What counts is the integers that are in the file, not what a recipe promised. Of what is no stored weight, such as
+    the second activation of an attention product, the largest integers are expected.
     """
     graph = onnx.load(path).graph
     makers = {name: node for node in graph.node for name in node.output}
     stored = {tensor.name: tensor for tensor in graph.initializer}
     found = []
     for node, name in _integer_products(graph.node, makers):
-        if name in stored and _overflows(numpy_helper.to_array(stored[name]).astype(np.int16), node.op_type):
+        if name not in stored or _overflows(numpy_helper.to_array(stored[name]).astype(np.int16), node.op_type):
             found.append(name)
     return tuple(dict.fromkeys(found))
 
 
 def _integer_products(nodes: Any, makers: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
-    """Yield each product of integer activations with the name of the tensor that its integer weights come from."""
+    """Yield each product of integer activations with the name of the tensor that its other integers come from."""
     for node in nodes:
         if node.op_type == "MatMulInteger":
             yield node, node.input[1]

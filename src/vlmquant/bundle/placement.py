@@ -189,7 +189,7 @@ def _place(trials: _Trials, component: str, engine: str) -> Placement:
             return Placement(
                 engine=best.engine,
                 arithmetic=best.arithmetic,
-                reason=_reason(manifest, component, engine, right),
+                reason=_reason(manifest, component, engine, best, right),
                 warning=f"{'; '.join(wrong)}; it runs on {best}" if wrong else None,
                 latency_ms=right[best],
             )
@@ -236,8 +236,8 @@ def _overflows(manifest: Manifest, component: str) -> bool:
 
 def _at_risk() -> str:
     return (
-        f"its 8-bit weights can overflow on this CPU ({this_cpu().model}), so its integers are multiplied as float32 "
-        "numbers, which is slower; quantize again for weights that are right and fast on every CPU"
+        f"its 8-bit integers can overflow on this CPU ({this_cpu().model}); quantize it again for weights that are "
+        "right and fast on every CPU"
     )
 
 
@@ -252,9 +252,9 @@ def _activations(manifest: Manifest, component: str) -> Activations:
     return "static" if activations["ranges"] == "static" else "dynamic"
 
 
-def _reason(manifest: Manifest, component: str, engine: str, right: Mapping[Way, float]) -> str:
+def _reason(manifest: Manifest, component: str, engine: str, best: Way, right: Mapping[Way, float]) -> str:
     if engine != AUTO:
-        return "as asked for"
+        return "as asked for" if best.engine == engine else f"in place of {engine}"
     if choice() == "table":
         return usual_engine(manifest, component)[1]
     times = ", ".join(f"{way} {right[way]:.3g} ms" for way in sorted(right, key=lambda way: right[way]))

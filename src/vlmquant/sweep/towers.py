@@ -16,6 +16,7 @@ from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.bundle.build import calibration_inputs, quantize_model
 from vlmquant.bundle.export import export_tower
 from vlmquant.bundle.manifest import MANIFEST, Manifest, check_files
+from vlmquant.bundle.placement import place
 from vlmquant.engines import choose, load
 from vlmquant.models.clip import ClipModel
 from vlmquant.models.spec import FloatArray
@@ -162,7 +163,12 @@ class Towers:
         return replace(self.model, text_tower=tower).encoder().text_tower
 
     def _deployed(self, name: str, component: str) -> Callable[..., FloatArray]:
-        return load(self.graph(name, component), self.runs_on(name), self.threads)
+        graph, engine = self.graph(name, component), self.runs_on(name)
+        if name == FLOAT:
+            return load(graph, engine, self.threads)
+        # The bundle was proved when it was made; what is asked here is whether its integers can overflow on this CPU.
+        placed = place(graph.parent, Manifest.read(graph.parent), engine=engine, probe=False)[component]
+        return load(graph, placed.engine, self.threads, arithmetic=placed.arithmetic)
 
     def _tower(self, component: str) -> nn.Module:
         return self.model.image_tower if component == "image" else self.model.text_tower

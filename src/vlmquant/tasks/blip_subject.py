@@ -12,7 +12,7 @@ from vlmquant.models import load_blip
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.tasks.protocol import digest
-from vlmquant.tasks.subject import engine_facts, package_version
+from vlmquant.tasks.subject import deciding, engine_facts, package_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,5 +69,5 @@ def open_blip_subject(
             "weights": loaded.weights_sha256,
         }
     facts["vlmquant"] = package_version("vlmquant")
-    identity = digest(sorted(facts.items()), asdict(options), asdict(runner.image_spec))
+    identity = digest(deciding(facts), asdict(options), asdict(runner.image_spec))
     return BlipSubject(runner=runner, identity=identity, facts=facts)

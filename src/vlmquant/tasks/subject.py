@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vlmquant.bundle.manifest import MANIFEST, file_facts
 from vlmquant.bundle.placement import Placement, in_words, place, warnings_of
 from vlmquant.bundle.runtime import checked_encoder, open_placed
+from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError
 from vlmquant.models import load_model
 from vlmquant.models.encoder import DualEncoder
@@ -17,6 +18,7 @@ from vlmquant.tasks.protocol import digest
 if TYPE_CHECKING:
     from vlmquant.models.clip import ClipModel
 
+WARNING = "engine_warning"
 PREPROCESSING_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")
 
 
@@ -68,12 +70,17 @@ def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool) ->
 def engine_facts(placements: Mapping[str, Placement]) -> dict[str, str]:
     """Return what runs the components of a bundle, in words; "engine_warning" where one does not run as it should."""
     used = sorted({placed.engine for placed in placements.values()})
-    versions = ", ".join(f"{name} {package_version(name)}" for name in used)
+    versions = ", ".join(f"{name} {engine_called(name).version}" for name in used)
     facts = {
         "engine": in_words(placements),
-        "engine_version": versions if len(used) > 1 else package_version(used[0]),
+        "engine_version": versions if len(used) > 1 else engine_called(used[0]).version,
     }
-    return facts | ({"engine_warning": "; ".join(found)} if (found := warnings_of(placements)) else {})
+    return facts | ({WARNING: "; ".join(found)} if (found := warnings_of(placements)) else {})
+
+
+def deciding(facts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what of `facts` decides the numbers, in order: all but the words of a warning."""
+    return sorted((name, value) for name, value in facts.items() if name != WARNING)
 
 
 def checkpoint_subject(loaded: "ClipModel") -> Subject:
@@ -95,7 +102,7 @@ def subject_of(encoder: DualEncoder, facts: Mapping[str, str]) -> Subject:
     preprocessing = digest(asdict(encoder.image_spec))
     return Subject(
         encoder=encoder,
-        identity=digest(sorted(facts.items()), preprocessing, package_version("pillow"), package_version("tokenizers")),
+        identity=digest(deciding(facts), preprocessing, package_version("pillow"), package_version("tokenizers")),
         preprocessing=preprocessing,
         facts=facts,
     )
