@@ -8,7 +8,7 @@
 10,000 test images and Flickr8k's test split, calibrated on 64 images and 100 captions of Flickr8k's dev split.
 The budgeted result is what `vlmquant quantize --max-drop 0.3 --metric fidelity` finds on a development set: the
 calibration pictures' own split, because neither test set may choose anything (0.3 points are 0.003 of mean cosine).
-`--stressed` puts outliers into the model that change no output (`vlmquant.models.stress`) and adds torch's dynamic
+`--stressed` puts outliers into the model that change no output (`vlmquant.lab.stress`) and adds torch's dynamic
 quantization, simulated and real. Every image and text is encoded once per precision, in batches of 32; "image" and
 "text" combine INT8 rows of one tower with float rows of the other. A run that was stopped goes on from its
 `.partial.json`.
@@ -31,19 +31,19 @@ from vlmquant import CalibrationSet, Encoder, get_recipe, load_model, open_bundl
 from vlmquant.bench.environment import this_environment
 from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.budget.search import Budget, quantize_within_budget
-from vlmquant.bundle.build import calibration_inputs, quantize_model
+from vlmquant.build.build import calibration_inputs, quantize_model
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.captions import read_caption_table
 from vlmquant.data.sets import CaptionedImages
 from vlmquant.data.webdataset import read_webdataset
+from vlmquant.lab.stress import stressed
 from vlmquant.metrics.ranking import refuse_non_finite
-from vlmquant.models.clip import ClipModel
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.preprocess import preprocess, read_image
 from vlmquant.models.spec import FloatArray, Image, ImageSpec
-from vlmquant.models.stress import stressed
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipe import simulation_only
+from vlmquant.quantize.recipes.recipe import simulation_only
 from vlmquant.tasks.classification import embed_classes, score_zero_shot
 from vlmquant.tasks.compare import compare
 from vlmquant.tasks.encode import BATCH_SIZE

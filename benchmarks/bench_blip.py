@@ -110,11 +110,11 @@ CONTENDERS = {
 
 def build_bundle(checkpoint: Path, recipes: dict[str, str], output: Path) -> None:
     """Quantize the checkpoint on two pictures of noise; nothing here depends on how well."""
-    from vlmquant.bundle.blip_build import quantize_blip
-    from vlmquant.models import load_blip
-    from vlmquant.quantize.calibration_set import CalibrationSet
-    from vlmquant.quantize.prompts import BUILTIN_PROMPTS
-    from vlmquant.quantize.recipe import get_recipe
+    from vlmquant.build.blip_build import quantize_blip
+    from vlmquant.checkpoints import load_blip
+    from vlmquant.checkpoints.calibration_set import CalibrationSet
+    from vlmquant.models.prompts import BUILTIN_PROMPTS
+    from vlmquant.quantize.recipes.recipe import get_recipe
 
     noise = np.random.default_rng(SEED).integers(0, 256, (2, 384, 384, 3), dtype=np.uint8)
     calibration = CalibrationSet(tuple(noise), BUILTIN_PROMPTS, "2 pictures of noise", "")
@@ -139,7 +139,7 @@ def main() -> None:
     checkpoint = options.work / ARCHITECTURE
     bundle = options.work / "-".join(f"{component}.{recipe}" for component, recipe in sorted(recipes.items()))
     if not checkpoint.exists():
-        from vlmquant.models.architectures import random_checkpoint
+        from vlmquant.checkpoints.architectures import random_checkpoint
 
         random_checkpoint(ARCHITECTURE, checkpoint, SEED)
     if not bundle.exists() and any(CONTENDERS[name].runs_on == "bundle" for name in names):
@@ -189,8 +189,8 @@ def main() -> None:
 
 def int8_mac_shares(checkpoint: Path, bundle: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Return for each graph and engine the share of MACs in INT8 kernels, and that in fast ones, on this machine."""
-    from vlmquant.bundle.blip_export import graph_examples
-    from vlmquant.models import load_blip
+    from vlmquant.build.blip_export import graph_examples
+    from vlmquant.checkpoints import load_blip
 
     parts = Manifest.read(bundle).components
     found = {

@@ -15,13 +15,13 @@ import numpy as np
 from vlmquant.bench import BenchTargets, bench
 from vlmquant.bench.run import COMPONENTS
 from vlmquant.bench.table import markdown
-from vlmquant.bundle.build import quantize_model
-from vlmquant.models import load_model
-from vlmquant.models.architectures import random_checkpoint
+from vlmquant.build.build import quantize_model
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import bar
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
-from vlmquant.quantize.recipe import get_recipe
+from vlmquant.quantize.recipes.recipe import get_recipe
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "bench-vit-b-32.json"
 CALIBRATION_IMAGES = 64

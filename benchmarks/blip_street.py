@@ -17,11 +17,11 @@ from typing import Any
 
 from vlmquant import get_recipe, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.blip_build import quantize_blip
+from vlmquant.build.blip_build import quantize_blip
 from vlmquant.bundle.blip_runtime import open_blip
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.checkpoints import load_blip
 from vlmquant.data.coco import read_vqa
-from vlmquant.models import load_blip
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.progress import bar

@@ -20,11 +20,11 @@ from PIL import Image
 from vlmquant import Budget, CalibrationSet, load_model, quantize_within_budget
 from vlmquant.bench.environment import this_environment
 from vlmquant.budget.log import NothingInsideError
+from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.data.folders import read_flat_folder
-from vlmquant.models.architectures import random_checkpoint
-from vlmquant.models.stress import stressed
+from vlmquant.lab.stress import stressed
+from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import bar
-from vlmquant.quantize.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.tasks.result import save_json
 
 CALIBRATION_IMAGES = 64

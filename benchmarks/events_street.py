@@ -13,7 +13,7 @@ from typing import Any
 
 from vlmquant import get_recipe, load_model, open_bundle, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.build import quantize_model
+from vlmquant.build.build import quantize_model
 from vlmquant.progress import bar
 from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
 from vlmquant.tasks.events import EventScores, score_events

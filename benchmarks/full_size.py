@@ -26,9 +26,9 @@ from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio, quantile
 from vlmquant.bench.race import WORKER, Record, Schedule, race
 from vlmquant.bench.worker import peak_rss_bytes
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, verify
-from vlmquant.bundle.build import quantize_model
-from vlmquant.models.architectures import random_checkpoint
+from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.process import WorkerProcess
 from vlmquant.progress import silent
 from vlmquant.tasks.result import save_json

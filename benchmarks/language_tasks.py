@@ -23,12 +23,13 @@ from torch import nn
 
 from vlmquant import CalibrationSet, get_recipe, load_model, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.coattention.answerer import McanAnswerer
-from vlmquant.coattention.features import ClipFeatures
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.coco import read_vqa
-from vlmquant.models.clip import ClipModel
+from vlmquant.lab.coattention.answerer import McanAnswerer
+from vlmquant.lab.coattention.features import ClipFeatures
+from vlmquant.lab.gpt2 import load_gpt2
+from vlmquant.lab.guided import GuidedOptions, guided_captions
 from vlmquant.models.encoder import DualEncoder
-from vlmquant.models.gpt2 import load_gpt2
 from vlmquant.models.preprocess import preprocess
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
@@ -36,7 +37,6 @@ from vlmquant.streetworld.questions import IMAGE_NAME, write_questions
 from vlmquant.tasks.answering import METRIC, score_answers, write_answers
 from vlmquant.tasks.captioning import CaptioningResult, compare_captions, score_captions
 from vlmquant.tasks.compare import compare
-from vlmquant.tasks.guided import GuidedOptions, guided_captions
 from vlmquant.tasks.result import save_json
 
 FLOAT = "float32"

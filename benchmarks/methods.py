@@ -8,7 +8,7 @@ the paired difference), and the mean cosine of embeddings to the float ones, whi
 Data and calibration are those of `accuracy.py`. "preset" rows are scored on all labelled images, "ablation" and
 "stressed" rows on the first `--images` of them; retrieval always on the whole captioned set. An ablation row is the
 base of its width with what its name lists switched on; w8a8, w6a6 and w4a4 quantize the products of attention too.
-"stressed" rows use the equal float model with outliers of `vlmquant.models.stress`. A row is written when it is done,
+"stressed" rows use the equal float model with outliers of `vlmquant.lab.stress`. A row is written when it is done,
 and a run that was stopped goes on from its `.partial.json`; `--only TEXT` runs the rows whose name contains TEXT.
 """
 
@@ -26,12 +26,12 @@ from accuracy import DATA, Data, Pixels, Rows, encode, limited, preprocessed, ro
 
 from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.build import calibration_inputs
-from vlmquant.models.clip import ClipModel
-from vlmquant.models.stress import stressed
+from vlmquant.build.build import calibration_inputs
+from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.lab.stress import stressed
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipe import ENDS_IN_8_BITS, Recipe
-from vlmquant.quantize.schemes import ActivationScheme, WeightScheme
+from vlmquant.quantize.recipes.recipe import ENDS_IN_8_BITS, Recipe
+from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 from vlmquant.tasks.result import save_json
 
 PRESETS = (

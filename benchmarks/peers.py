@@ -50,14 +50,14 @@ from peers_build import FILE_PEERS, TORCH_PEERS, Built, Tower, on_engine, on_tor
 
 from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.build import calibration_inputs, quantize_model
-from vlmquant.bundle.export import export_tower
+from vlmquant.build.build import calibration_inputs, quantize_model
+from vlmquant.build.export import export_tower
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.engines import ENGINES
-from vlmquant.models.clip import ClipModel
-from vlmquant.models.stress import stressed
+from vlmquant.lab.stress import stressed
 from vlmquant.progress import bar
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe import COMPONENTS
+from vlmquant.quantize.recipes.recipe import COMPONENTS
 from vlmquant.tasks.result import save_json
 
 THREADS = 1

@@ -27,12 +27,12 @@ from vlmquant.bench.environment import available_cores, this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio
 from vlmquant.bench.race import Record, Schedule, race
-from vlmquant.bundle.build import quantize_model
+from vlmquant.build.build import quantize_model
+from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.engines import ENGINES
-from vlmquant.models.architectures import random_checkpoint
 from vlmquant.process import WorkerProcess
 from vlmquant.progress import bar
-from vlmquant.quantize.recipe import COMPONENTS
+from vlmquant.quantize.recipes.recipe import COMPONENTS
 from vlmquant.tasks.result import save_json
 
 ARCHITECTURE = "ViT-B-32"

@@ -26,7 +26,7 @@ def _torch(name: str) -> Contender:
     def build(path: Path, component: str, threads: int) -> Running:
         import torch
 
-        from vlmquant.models import load_model
+        from vlmquant.checkpoints import load_model
 
         torch.set_num_threads(threads)
         model = load_model(path)

@@ -24,24 +24,24 @@ from unittest.mock import patch
 import numpy as np
 from bench_vit_b_32 import noise
 
-import vlmquant.bundle.build
+import vlmquant.build.build
 import vlmquant.bundle.probes
 from vlmquant import CalibrationSet, load_model, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.blip_build import quantize_blip
-from vlmquant.bundle.build import quantize_model
+from vlmquant.build.blip_build import quantize_blip
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest, file_facts
 from vlmquant.bundle.placement import place
+from vlmquant.checkpoints import load_blip
+from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.blip_inputs import components_of
 from vlmquant.engines import installed_engines
-from vlmquant.models import load_blip
-from vlmquant.models.architectures import random_checkpoint
+from vlmquant.lab.stress import stressed
 from vlmquant.models.preprocess import read_image
-from vlmquant.models.stress import stressed
+from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import bar
-from vlmquant.quantize.blip_inputs import components_of
-from vlmquant.quantize.prompts import BUILTIN_PROMPTS
-from vlmquant.quantize.recipe import get_recipe
+from vlmquant.quantize.recipes.recipe import get_recipe
 from vlmquant.tasks.result import save_json
 
 RECIPE = get_recipe("static-int8")
@@ -147,7 +147,7 @@ def main() -> None:
         if name in models:
             continue
         build, probes = MODELS[name]
-        vlmquant.bundle.probes.COUNT = vlmquant.bundle.build.COUNT = probes
+        vlmquant.bundle.probes.COUNT = vlmquant.build.build.COUNT = probes
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
             build(arguments.shared, folder)

@@ -19,14 +19,14 @@ from accuracy import DATA, Data, encode, limited, preprocessed, rows_of, score, 
 
 from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.build import calibration_inputs
-from vlmquant.models.clip import ClipModel
+from vlmquant.build.build import calibration_inputs
+from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.lab.stress import stressed
 from vlmquant.models.encoder import DualEncoder
-from vlmquant.models.stress import stressed
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipe import Recipe
-from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.tasks.result import save_json
 
 PORTABLE = get_recipe("static-int8")

@@ -23,12 +23,12 @@ from accuracy import DATA, Data, encode, preprocessed, rows_of, score
 
 from vlmquant import CalibrationSet, get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.build import calibration_inputs
+from vlmquant.build.build import calibration_inputs
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipe import COMPONENTS
-from vlmquant.quantize.recover import recover
-from vlmquant.quantize.tuning import RecoverySettings
+from vlmquant.quantize.recipes.recipe import COMPONENTS
+from vlmquant.quantize.recovery.recover import recover
+from vlmquant.quantize.recovery.tuning import RecoverySettings
 from vlmquant.tasks.result import save_json
 
 RECIPES = ("vanilla-w4a4", "vanilla-w3a3")

@@ -17,13 +17,13 @@ from torch.nn.functional import normalize
 
 from vlmquant import get_recipe, load_model, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.bundle.build import calibration_inputs
+from vlmquant.build.build import calibration_inputs
 from vlmquant.metrics.intervals import bootstrap_mean
 from vlmquant.models.preprocess import preprocess
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipe import Recipe
-from vlmquant.quantize.schemes import ActivationScheme
+from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.recipes.schemes import ActivationScheme
 from vlmquant.tasks.classification import embed_classes
 from vlmquant.tasks.result import save_json
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlmquant.quantize.calibration_set import CalibrationSet
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 HERE = Path(__file__).resolve().parent
@@ -48,7 +48,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def calibration() -> CalibrationSet:
     """Eight pictures of noise and the built-in prompts."""
-    from vlmquant.quantize.prompts import BUILTIN_PROMPTS
+    from vlmquant.models.prompts import BUILTIN_PROMPTS
 
     generator = np.random.default_rng(3)
     images = tuple(generator.integers(0, 256, (48, 48, 3), dtype=np.uint8) for _ in range(8))
@@ -58,9 +58,9 @@ def calibration() -> CalibrationSet:
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, calibration: CalibrationSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The static INT8 bundle of `tiny_checkpoint`; do not change it, copy it."""
-    from vlmquant.bundle.build import quantize_model
-    from vlmquant.models import load_model
-    from vlmquant.quantize.recipe import get_recipe
+    from vlmquant.build.build import quantize_model
+    from vlmquant.checkpoints import load_model
+    from vlmquant.quantize.recipes.recipe import get_recipe
 
     output = tmp_path_factory.mktemp("bundle") / "tiny"
     return quantize_model(load_model(str(tiny_checkpoint)), get_recipe("static-int8"), calibration, output)

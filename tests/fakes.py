@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vlmquant.models.architectures import clip_config, write_random_checkpoint
-from vlmquant.models.blip_architectures import blip_config
+from vlmquant.checkpoints.architectures import clip_config, write_random_checkpoint
+from vlmquant.checkpoints.blip_architectures import blip_config
 from vlmquant.models.blip_runner import BlipKind
 
 TINY = clip_config(

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vlmquant import streetworld
-from vlmquant.models import load_model
+from vlmquant.checkpoints import load_model
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.progress import bar
 from vlmquant.tasks.classification import zero_shot

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from vlmquant import load_model
-from vlmquant.coattention.answerer import McanAnswerer
-from vlmquant.coattention.answers import Answers
-from vlmquant.coattention.features import ClipFeatures
-from vlmquant.coattention.network import McanConfig
-from vlmquant.coattention.train import Examples, Schedule, train
 from vlmquant.data.coco import read_vqa
+from vlmquant.lab.coattention.answerer import McanAnswerer
+from vlmquant.lab.coattention.answers import Answers
+from vlmquant.lab.coattention.features import ClipFeatures
+from vlmquant.lab.coattention.network import McanConfig
+from vlmquant.lab.coattention.train import Examples, Schedule, train
 from vlmquant.progress import bar
 from vlmquant.streetworld import checkpoint as street_checkpoint
 from vlmquant.streetworld.questions import IMAGE_NAME, write_questions

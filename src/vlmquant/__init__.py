@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmquant.budget.search import Budget as Budget
     from vlmquant.budget.search import quantize_within_budget as quantize_within_budget
-    from vlmquant.bundle.blip_build import quantize_blip as quantize_blip
+    from vlmquant.build.blip_build import quantize_blip as quantize_blip
+    from vlmquant.build.build import quantize_model as quantize_model
     from vlmquant.bundle.blip_runtime import open_blip as open_blip
-    from vlmquant.bundle.build import quantize_model as quantize_model
     from vlmquant.bundle.manifest import Manifest as Manifest
     from vlmquant.bundle.runtime import open_bundle as open_bundle
     from vlmquant.bundle.runtime import verify as verify
+    from vlmquant.checkpoints import load_blip as load_blip
+    from vlmquant.checkpoints import load_model as load_model
+    from vlmquant.checkpoints.calibration_set import CalibrationSet as CalibrationSet
     from vlmquant.errors import VlmQuantError as VlmQuantError
-    from vlmquant.models import load_blip as load_blip
-    from vlmquant.models import load_model as load_model
     from vlmquant.models.generate import GenerationOptions as GenerationOptions
     from vlmquant.models.spec import Encoder as Encoder
-    from vlmquant.quantize.calibration_set import CalibrationSet as CalibrationSet
-    from vlmquant.quantize.recipe import RECIPES as RECIPES
-    from vlmquant.quantize.recipe import Recipe as Recipe
-    from vlmquant.quantize.recipe import get_recipe as get_recipe
+    from vlmquant.quantize.recipes.recipe import RECIPES as RECIPES
+    from vlmquant.quantize.recipes.recipe import Recipe as Recipe
+    from vlmquant.quantize.recipes.recipe import get_recipe as get_recipe
     from vlmquant.quantize.sensitivity import layer_sensitivity as layer_sensitivity
     from vlmquant.tasks.classification import zero_shot as zero_shot
     from vlmquant.tasks.retrieval import retrieval as retrieval
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Budget": "vlmquant.budget.search",
-    "CalibrationSet": "vlmquant.quantize.calibration_set",
+    "CalibrationSet": "vlmquant.checkpoints.calibration_set",
     "Encoder": "vlmquant.models.spec",
     "EventQuery": "vlmquant.video.score",
     "EventRule": "vlmquant.video.events",
     "GenerationOptions": "vlmquant.models.generate",
     "Manifest": "vlmquant.bundle.manifest",
-    "RECIPES": "vlmquant.quantize.recipe",
-    "Recipe": "vlmquant.quantize.recipe",
+    "RECIPES": "vlmquant.quantize.recipes.recipe",
+    "Recipe": "vlmquant.quantize.recipes.recipe",
     "VlmQuantError": "vlmquant.errors",
     "detect": "vlmquant.video.detect",
-    "get_recipe": "vlmquant.quantize.recipe",
+    "get_recipe": "vlmquant.quantize.recipes.recipe",
     "layer_sensitivity": "vlmquant.quantize.sensitivity",
-    "load_blip": "vlmquant.models",
-    "load_model": "vlmquant.models",
+    "load_blip": "vlmquant.checkpoints",
+    "load_model": "vlmquant.checkpoints",
     "open_blip": "vlmquant.bundle.blip_runtime",
     "open_bundle": "vlmquant.bundle.runtime",
-    "quantize_blip": "vlmquant.bundle.blip_build",
-    "quantize_model": "vlmquant.bundle.build",
+    "quantize_blip": "vlmquant.build.blip_build",
+    "quantize_model": "vlmquant.build.build",
     "quantize_within_budget": "vlmquant.budget.search",
     "retrieval": "vlmquant.tasks.retrieval",
     "verify": "vlmquant.bundle.runtime",

@@ -9,8 +9,8 @@ import pytest
 from vlmquant.bench import BenchTargets, bench
 from vlmquant.bench.contenders import CONTENDERS
 from vlmquant.bench.run import RANDOM_WEIGHTS_KEY
+from vlmquant.checkpoints.checkpoint import RANDOM_WEIGHTS_KEY as WRITTEN_KEY
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError
-from vlmquant.models.checkpoint import RANDOM_WEIGHTS_KEY as WRITTEN_KEY
 
 BUNDLE_ALONE = """
 import json, sys

@@ -13,13 +13,13 @@ from vlmquant.budget.blip import quantize_blip_within_budget
 from vlmquant.budget.log import NothingInsideError, SearchLog
 from vlmquant.budget.yardstick import halves, subset
 from vlmquant.bundle import Manifest, open_blip
+from vlmquant.checkpoints import load_blip
+from vlmquant.checkpoints.blip import BlipModel
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.data.detect import read
 from vlmquant.data.sets import CaptionedImages, QuestionedImages
 from vlmquant.errors import BudgetError, CalibrationError, DataError
-from vlmquant.models import load_blip
-from vlmquant.models.blip import BlipModel
 from vlmquant.models.generate import GenerationOptions
-from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.streetworld.questions import write_questions
 
 OPTIONS = GenerationOptions(max_new_tokens=8, min_new_tokens=8)

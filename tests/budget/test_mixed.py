@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from vlmquant.budget.mixed import bytes_in_8_bits, fewest_narrow, mixed_precision
-from vlmquant.bundle.build import quantize_model
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.errors import BudgetError
-from vlmquant.models import load_model
-from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.quantize.sensitivity import LayerSensitivity
 
 

@@ -13,13 +13,13 @@ from vlmquant.budget.search import Budget, quantize_within_budget
 from vlmquant.budget.trial import Workshop
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.runtime import open_bundle
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.folders import read_flat_folder
 from vlmquant.data.sets import ImageSet
 from vlmquant.errors import BudgetError, BundleError, DataError
-from vlmquant.models import load_model
-from vlmquant.models.clip import ClipModel
-from vlmquant.models.stress import Severity, stressed
-from vlmquant.quantize.calibration_set import CalibrationSet
+from vlmquant.lab.stress import Severity, stressed
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from PIL import Image
 
 from vlmquant.budget.log import Drop, confirmation
 from vlmquant.budget.yardstick import Texts, Yardstick, default_metric, halves
+from vlmquant.checkpoints import load_model
 from vlmquant.data.folders import read_flat_folder, read_image_folder
 from vlmquant.data.sets import ImageSet, LabelledImages
 from vlmquant.errors import DataError
-from vlmquant.models import load_model
 from vlmquant.models.encoder import DualEncoder
 
 TEXTS = Texts(templates=("a {}.",), plain=("a dog", "a street", "nothing"))

@@ -11,20 +11,20 @@ import onnx
 import pytest
 
 from fakes import tiny_blip_folder
+from vlmquant.build.blip_build import quantize_blip
 from vlmquant.bundle import Manifest, open_blip, open_bundle, verify
-from vlmquant.bundle.blip_build import quantize_blip
 from vlmquant.bundle.blip_probes import load_probes
 from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.bundle.placement import place, usual_engine
 from vlmquant.bundle.probes import PROBES
+from vlmquant.checkpoints import load_blip
+from vlmquant.checkpoints.blip import BlipModel
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import Cpu, installed_engines
 from vlmquant.errors import BundleError, CalibrationError, RecipeError
-from vlmquant.models import load_blip
-from vlmquant.models.blip import BlipModel
 from vlmquant.models.blip_runner import BlipKind
 from vlmquant.models.generate import GenerationOptions
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe import get_recipe
+from vlmquant.quantize.recipes.recipe import get_recipe
 
 RECIPES: dict[BlipKind, dict[str, str]] = {
     "captioning": {"vision": "static-int8", "decoder": "static-int8"},
@@ -143,7 +143,7 @@ def test_table_and_output_head_are_stored_once_in_8_bits(built: Callable[[BlipKi
 
 
 def test_the_output_head_runs_in_integers(built: Callable[[BlipKind], Built]) -> None:
-    from vlmquant.bundle.blip_export import graph_examples
+    from vlmquant.build.blip_export import graph_examples
     from vlmquant.engines import engine
 
     captioning = built("captioning")

@@ -7,13 +7,13 @@ import numpy as np
 import onnx
 import pytest
 
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, open_bundle, verify
-from vlmquant.bundle.build import quantize_model
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import installed_engines
 from vlmquant.errors import BundleError, CalibrationError, RecipeError
-from vlmquant.models import load_model
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe import get_recipe
+from vlmquant.quantize.recipes.recipe import get_recipe
 
 ENGINES = installed_engines()
 VOCABULARY = 640  # of fakes.TINY
@@ -161,7 +161,7 @@ def test_a_failure_leaves_nothing_behind(
     def fail(*_: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr("vlmquant.bundle.build.export_tower", fail)
+    monkeypatch.setattr("vlmquant.build.build.export_tower", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         quantize_model(load_model(str(tiny_checkpoint)), get_recipe("dynamic-int8"), None, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []

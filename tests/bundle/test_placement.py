@@ -12,18 +12,18 @@ import pytest
 import torch
 
 import saturation
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, open_bundle, placement, verify
-from vlmquant.bundle.build import quantize_model
 from vlmquant.bundle.placement import Placement, in_words, place, usual_engine
 from vlmquant.bundle.probes import PROBES, Probes
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import ENGINES, Cpu, installed_engines
 from vlmquant.errors import BundleError, EngineError, VlmQuantError
 from vlmquant.files import cache_folder
-from vlmquant.models import load_model
 from vlmquant.models.spec import ImageSpec
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe import get_recipe
-from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.tasks.subject import open_subject
 
 OLD = Cpu("an old one", "x86_64", frozenset({"sse4_1", "avx2"}))

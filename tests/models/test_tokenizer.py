@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from transformers import CLIPTokenizer
 
+from vlmquant.checkpoints.architectures import invented_tokenizer
 from vlmquant.errors import ModelError
-from vlmquant.models.architectures import invented_tokenizer
 from vlmquant.models.tokenizer import Tokenizer
 
 ODD_TEXTS = [

@@ -15,9 +15,9 @@ from vlmquant.quantize.modules import (
     QuantizedPatches,
     linear_per_token,
 )
-from vlmquant.quantize.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize
-from vlmquant.quantize.schemes import WeightScheme
 from vlmquant.quantize.weights import round_nearest, weight_scales
 
 

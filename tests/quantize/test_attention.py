@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vlmquant import load_model
-from vlmquant.bundle.export import export_tower
+from vlmquant.build.export import export_tower
 from vlmquant.quantize.attention import IMPLEMENTATION, make_attention_explicit, plain_attention
 
 INPUTS = {"image": torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32), "text": torch.arange(14).reshape(2, 7)}

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import RecipeError
-from vlmquant.models import load_model
-from vlmquant.models.clip import ClipModel
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipe import Recipe, get_recipe, simulation_only
+from vlmquant.quantize.recipes.recipe import Recipe, get_recipe, simulation_only
+from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize, PerHead, TwinFakeQuantize
-from vlmquant.quantize.schemes import ActivationScheme, WeightScheme
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import RecipeError
-from vlmquant.models import load_model
-from vlmquant.models.clip import ClipModel
-from vlmquant.models.stress import stressed
+from vlmquant.lab.stress import stressed
 from vlmquant.quantize.apply import quantize_by_damage, sites
-from vlmquant.quantize.recipe import Recipe, get_recipe
-from vlmquant.quantize.schemes import OutlierHandling, WeightScheme
+from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.schemes import OutlierHandling, WeightScheme
 from vlmquant.quantize.sensitivity import layer_sensitivity, site_macs
 
 

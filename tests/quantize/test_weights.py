@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from vlmquant.quantize.gptq import round_gptq
-from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.methods.gptq import round_gptq
+from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.weights import round_nearest, weight_scales
 
 WEIGHT = np.array([[1.0, -7.0] + [0.0] * 14 + [70.0, 35.0]], dtype=np.float32)

@@ -11,13 +11,13 @@ from vlmquant.bench.measure import Ratio
 from vlmquant.bench.result import BenchResult, ContenderResult, Measurement
 from vlmquant.data.images import EncodedImage, LazyImages
 from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
-from vlmquant.report.models import ModelFacts
-from vlmquant.report.runs import Run, read_run, save_run
 from vlmquant.tasks.classification import score_zero_shot
 from vlmquant.tasks.compare import compare
 from vlmquant.tasks.evaluate import Evaluation
 from vlmquant.tasks.fidelity import Embedded, compare_embeddings
+from vlmquant.tasks.model_facts import ModelFacts
 from vlmquant.tasks.retrieval import score_retrieval
+from vlmquant.tasks.runs import Run, read_run, save_run
 
 CLASSES = ("red", "green", "blue")
 FLOAT = ModelFacts(name="clip", bytes_on_disk=4_000_000, bits={"image": (32, 32), "text": (32, 32)})

@@ -14,8 +14,8 @@ from vlmquant.report.evaluation_tables import comparison_table, drop_constant_co
 from vlmquant.report.formats import COLUMNS, to_csv, to_dict, to_markdown, write_report
 from vlmquant.report.matrices import Matrix, difference, side_by_side
 from vlmquant.report.page import Details, Gallery, Picture, Table, render_page
-from vlmquant.report.runs import Evidence
 from vlmquant.report.scores import bits_figure, bits_matrix, differences_figure, group_scores, has_bit_sweep
+from vlmquant.tasks.runs import Evidence
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from runs_made import (
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.errors import DataError
-from vlmquant.report.models import ModelFacts, describe_model
-from vlmquant.report.runs import latency_ms, read_evidence, read_run, save_run
-from vlmquant.report.similarity import load_similarity, sample_similarity, save_similarity
+from vlmquant.tasks.model_facts import ModelFacts, describe_model
+from vlmquant.tasks.runs import latency_ms, read_evidence, read_run, save_run
+from vlmquant.tasks.similarity import load_similarity, sample_similarity, save_similarity
 
 
 def test_what_was_saved_is_read_back(tmp_path):
@@ -188,7 +188,7 @@ def test_a_bundle_and_its_checkpoint_are_described(tiny_bundle, tiny_checkpoint)
 
 
 def test_a_run_is_only_a_run_once_it_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("vlmquant.report.runs.save_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("vlmquant.tasks.runs.save_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_run(tmp_path / "run", labelled_evaluation(), INT8, FLOAT)
     with pytest.raises(DataError, match="neither a run"):

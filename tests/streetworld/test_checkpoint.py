@@ -41,7 +41,7 @@ def test_transformers_reads_the_checkpoint_and_tokenizes_like_us() -> None:
 @needs_weights
 def test_the_model_knows_the_street_far_better_than_chance() -> None:
     pytest.importorskip("torch")
-    from vlmquant.models import load_model
+    from vlmquant.checkpoints import load_model
     from vlmquant.tasks.classification import zero_shot
     from vlmquant.tasks.retrieval import retrieval
 

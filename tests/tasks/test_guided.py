@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vlmquant.errors import DataError
+from vlmquant.lab.guided import GuidedOptions, guided_captions
 from vlmquant.models.spec import FloatArray, IdArray, Image
-from vlmquant.tasks.guided import GuidedOptions, guided_captions
 
 WORDS = ("<s>", "red", "blue", "bus", "car", "</s>")
 PICTURE = np.zeros((4, 4, 3), dtype=np.uint8)

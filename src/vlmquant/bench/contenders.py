@@ -165,7 +165,7 @@ def _bundle_graph(name: str, path: Path, threads: int) -> Running:
 def _torch_tower(path: Path, component: str, threads: int) -> "torch.nn.Module":
     import torch
 
-    from vlmquant.models import load_model
+    from vlmquant.checkpoints import load_model
 
     torch.set_num_threads(threads)
     model = load_model(path)

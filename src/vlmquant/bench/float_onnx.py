@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlmquant.bundle.export import export_tower
-from vlmquant.models import load_model
+from vlmquant.build.export import export_tower
+from vlmquant.checkpoints import load_model
 
 
 def export_float(checkpoint: Path, component: str, inputs: Path, output: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.models.spec import FloatArray, IdArray, ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
-from vlmquant.quantize.prompts import BUILTIN_PROMPTS
 
 
 def example_batch(folder: Path, component: str, batch: int, seed: int) -> FloatArray | IdArray:

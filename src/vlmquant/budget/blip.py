@@ -14,19 +14,19 @@ from statistics import median
 from vlmquant.budget.log import Drop, SearchLog, Tried, confirmation
 from vlmquant.budget.search import Budget, deliver
 from vlmquant.budget.yardstick import Half, halves, points_lost
-from vlmquant.bundle.blip_build import check_recipes, quantize_blip
+from vlmquant.build.blip_build import check_recipes, quantize_blip
+from vlmquant.build.build import check_free
 from vlmquant.bundle.blip_runtime import open_blip
-from vlmquant.bundle.build import check_free
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.checkpoints.blip import BlipModel
+from vlmquant.checkpoints.blip_inputs import components_of
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.data.sets import CaptionedImages, ImageSet, QuestionedImages
 from vlmquant.errors import DataError, unknown
-from vlmquant.models.blip import BlipModel
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.blip_inputs import components_of
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 from vlmquant.tasks.answering import METRIC as VQA_ACCURACY
 from vlmquant.tasks.answering import score_answers, write_answers
 from vlmquant.tasks.captioning import score_captions, write_captions

@@ -12,14 +12,14 @@ from pathlib import Path
 from torch import nn
 
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.bundle.build import calibration_inputs, model_tower
+from vlmquant.build.build import calibration_inputs, model_tower
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import BudgetError
-from vlmquant.models.clip import ClipModel
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import TOKEN_TABLES, sites
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components, get_recipe
-from vlmquant.quantize.schemes import SiteBits, WeightScheme
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, get_recipe
+from vlmquant.quantize.recipes.schemes import SiteBits, WeightScheme
 from vlmquant.quantize.sensitivity import LayerSensitivity, layer_sensitivity
 
 GRAPH_BYTES = 1_000_000

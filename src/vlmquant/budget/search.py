@@ -15,16 +15,16 @@ from vlmquant.budget.ladder import climb
 from vlmquant.budget.log import SEARCH, NothingInsideError, Rule, SearchLog, confirmation
 from vlmquant.budget.trial import Workshop
 from vlmquant.budget.yardstick import Texts, Yardstick
-from vlmquant.bundle.build import check_exportable, check_free
+from vlmquant.build.build import check_exportable, check_free
 from vlmquant.bundle.manifest import add_file
 from vlmquant.bundle.runtime import open_bundle
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.sets import ImageSet
 from vlmquant.errors import DataError
-from vlmquant.models.clip import ClipModel
+from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.prompts import BUILTIN_PROMPTS
-from vlmquant.quantize.recipe import COMPONENTS, Recipe, check_components, get_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, get_recipe
 from vlmquant.tasks.templates import get_templates
 
 

@@ -15,15 +15,15 @@ from torch import Tensor
 from vlmquant.budget.ladder import Step
 from vlmquant.budget.log import Drop, Rule, Tried
 from vlmquant.budget.yardstick import Yardstick
-from vlmquant.bundle.build import calibration_inputs, model_tower, write_bundle
+from vlmquant.build.build import calibration_inputs, model_tower, write_bundle
 from vlmquant.bundle.manifest import Manifest
-from vlmquant.models.clip import ClipModel
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.progress import Track
 from vlmquant.quantize.apply import plan_tower
-from vlmquant.quantize.calibration_set import CalibrationSet
 from vlmquant.quantize.damage import Plan, swapped
-from vlmquant.quantize.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 from vlmquant.quantize.sensitivity import LayerSensitivity, plan_sensitivity
 
 WARM_UP_RUNS, TIMED_RUNS = 3, 15

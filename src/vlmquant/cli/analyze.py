@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.quantize import Json
-from vlmquant.quantize.calibration_set import DEFAULT_IMAGES, CalibrationSet
-from vlmquant.quantize.recipe import get_recipe
+from vlmquant.quantize.recipes.recipe import get_recipe
 
 if TYPE_CHECKING:
-    from vlmquant.analysis.run import Analysis
-    from vlmquant.analysis.sites import SiteFacts
+    from vlmquant.lab.analysis.run import Analysis
+    from vlmquant.lab.analysis.sites import SiteFacts
 
 MOST_PRINTED = 8
 
@@ -34,9 +34,9 @@ def analyze(
     json_output: Json = False,
 ) -> None:
     """Show what a recipe does inside a checkpoint: distributions, noise, sensitive layers, similarities."""
-    from vlmquant.analysis.run import COMPARED
-    from vlmquant.analysis.run import analyze as run
-    from vlmquant.models import load_model
+    from vlmquant.checkpoints import load_model
+    from vlmquant.lab.analysis.run import COMPARED
+    from vlmquant.lab.analysis.run import analyze as run
     from vlmquant.report.analysis import write_analysis
 
     chosen = get_recipe(recipe)

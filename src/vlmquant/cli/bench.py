@@ -60,7 +60,7 @@ def bench_command(
 def _targets(target: str | None, against: str | None, component: str) -> BenchTargets:
     if target is None:
         raise ModelError("nothing to bench; name a bundle or a checkpoint, or pass --random-weights ViT-B-32")
-    from vlmquant.models.hub import resolve
+    from vlmquant.checkpoints.hub import resolve
 
     if (Path(target) / MANIFEST).is_file():
         checkpoint = None if against is None else resolve(against)
@@ -72,12 +72,12 @@ def _targets(target: str | None, against: str | None, component: str) -> BenchTa
 
 def _random_targets(architecture: str, recipe: str, component: str, folder: Path, track: Track) -> BenchTargets:
     """Make a checkpoint with random weights and its bundle; dense speed and size do not depend on the values."""
-    from vlmquant.bundle.build import quantize_model
-    from vlmquant.models import load_model
-    from vlmquant.models.architectures import random_checkpoint
-    from vlmquant.quantize.calibration_set import CalibrationSet
-    from vlmquant.quantize.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
-    from vlmquant.quantize.recipe import get_recipe
+    from vlmquant.build.build import quantize_model
+    from vlmquant.checkpoints import load_model
+    from vlmquant.checkpoints.architectures import random_checkpoint
+    from vlmquant.checkpoints.calibration_set import CalibrationSet
+    from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
+    from vlmquant.quantize.recipes.recipe import get_recipe
 
     chosen = get_recipe(recipe)
     checkpoint = folder / architecture

@@ -134,7 +134,7 @@ def open_subject(
     if model is not None:
         return open_blip_subject(model, engine=engine, threads=threads, device=device, options=options, probe=probe)
     from vlmquant import streetworld
-    from vlmquant.models import load_blip
+    from vlmquant.checkpoints import load_blip
 
     name = "street-blip-captions" if kind == "captioning" else "street-blip-vqa"
     float_model = load_blip(streetworld.checkpoint(name))
@@ -142,9 +142,9 @@ def open_subject(
     if track is not silent:
         show.line("no model given (-m): using the bundled demonstration model, which only knows drawn street scenes")
     if not (folder / MANIFEST).is_file():
-        from vlmquant.bundle.blip_build import quantize_blip
-        from vlmquant.quantize.blip_inputs import components_of
-        from vlmquant.quantize.recipe import get_recipe
+        from vlmquant.build.blip_build import quantize_blip
+        from vlmquant.checkpoints.blip_inputs import components_of
+        from vlmquant.quantize.recipes.recipe import get_recipe
 
         recipe = get_recipe(FIRST_USE_RECIPE)
         recipes = dict.fromkeys(components_of(float_model), recipe)

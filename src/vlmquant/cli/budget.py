@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
 from vlmquant.errors import BudgetError, CalibrationError, DataError, RecipeError
 from vlmquant.progress import Track
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 
 if TYPE_CHECKING:
     from vlmquant.budget.log import SearchLog
     from vlmquant.budget.search import Budget
+    from vlmquant.checkpoints.blip import BlipModel
+    from vlmquant.checkpoints.clip import ClipModel
     from vlmquant.data.sets import ImageSet
-    from vlmquant.models.blip import BlipModel
-    from vlmquant.models.clip import ClipModel
 
 EXIT_CODES = {"yes": 0, "undecided": 4}
 """By what the held-out half says; 1 is that nothing was inside the budget, 2 a user's error."""

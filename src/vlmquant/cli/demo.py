@@ -82,9 +82,9 @@ def demo(
 
 def _run(output: Path, track: Track, quiet: bool) -> Shown:
     from vlmquant import streetworld
-    from vlmquant.bundle.build import quantize_model
-    from vlmquant.models import load_model
-    from vlmquant.quantize.recipe import get_recipe
+    from vlmquant.build.build import quantize_model
+    from vlmquant.checkpoints import load_model
+    from vlmquant.quantize.recipes.recipe import get_recipe
     from vlmquant.tasks.events import score_events
 
     model = load_model(streetworld.checkpoint())

@@ -67,10 +67,10 @@ def evaluate(
     Exit code: 0 the drop is within --max-drop (or none was named), 1 beyond it, 2 a user's error, 3 the two results
     cannot be compared, 4 these samples cannot tell.
     """
-    from vlmquant.report.models import describe_model
-    from vlmquant.report.runs import save_run
     from vlmquant.tasks.evaluate import evaluate as run
     from vlmquant.tasks.evaluate_blip import BLIP_TASKS
+    from vlmquant.tasks.model_facts import describe_model
+    from vlmquant.tasks.runs import save_run
 
     if max_drop is not None and against is None:
         raise DataError(f"--max-drop {max_drop:g} is a drop from a reference; add --against FLOAT_MODEL")

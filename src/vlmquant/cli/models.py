@@ -8,13 +8,13 @@ from pathlib import Path
 from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION
 from vlmquant.bundle.placement import place
 from vlmquant.bundle.runtime import checked_encoder, open_placed
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.errors import EngineError
 from vlmquant.files import cache_folder
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import Track
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
-from vlmquant.quantize.recipe import get_recipe
+from vlmquant.quantize.recipes.recipe import get_recipe
 from vlmquant.tasks.protocol import digest
 
 FIRST_USE_RECIPE = "static-int8"
@@ -60,14 +60,14 @@ def open_model(
 
         name = str(checkpoint())
         notes = ("no model given (-m): using the bundled demonstration model, which only knows drawn street scenes",)
-    from vlmquant.models import load_model
+    from vlmquant.checkpoints import load_model
 
     model = load_model(name)
     if as_float:
         return Opened(model.encoder(), (*notes, f"running {model.name} unquantized (float32, torch)"))
     folder = first_use_folder(model.weights_sha256)
     if not (folder / MANIFEST).is_file():
-        from vlmquant.bundle.build import quantize_model
+        from vlmquant.build.build import quantize_model
 
         calibration = calibration_from_videos(videos, track=track)
         quantize_model(model, get_recipe(FIRST_USE_RECIPE), calibration, folder, track=track)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.budget import EXIT_CODES, check_size, read_data, recipe_of_size, search_blip_within, search_within
 from vlmquant.errors import DataError, RecipeError
-from vlmquant.quantize.calibration_set import DEFAULT_IMAGES, CalibrationSet
-from vlmquant.quantize.recipe import COMPONENTS, RECIPES, get_recipe
-from vlmquant.quantize.recipe_file import read_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS, RECIPES, get_recipe
+from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 if TYPE_CHECKING:
     from vlmquant.budget.log import SearchLog
@@ -90,7 +90,7 @@ def quantize(
     With --max-drop, exit code: 0 a bundle inside the budget, 1 there is none, 2 a user's error, 4 the bundle was inside
     on the searched half of the data and the held-out half cannot tell.
     """
-    from vlmquant.models import is_blip, load_model
+    from vlmquant.checkpoints import is_blip, load_model
 
     if (max_drop is None) != (data is None):
         raise DataError("--max-drop and --data go together: the drop is measured on the data")
@@ -105,9 +105,9 @@ def quantize(
     if is_blip(checkpoint, allow_pickle=allow_pickle):
         if max_megabytes is not None or max_latency_ms is not None:
             raise RecipeError("--max-megabytes and --max-latency-ms are for a CLIP; a BLIP takes --component-recipe")
-        from vlmquant.bundle.blip_build import quantize_blip
-        from vlmquant.models import load_blip
-        from vlmquant.quantize.blip_inputs import components_of
+        from vlmquant.build.blip_build import quantize_blip
+        from vlmquant.checkpoints import load_blip
+        from vlmquant.checkpoints.blip_inputs import components_of
 
         blip = load_blip(checkpoint, allow_pickle=allow_pickle)
         if max_drop is not None and data is not None:
@@ -135,7 +135,7 @@ def quantize(
     elif by_component:
         raise RecipeError("--component-recipe is for a BLIP; a CLIP has one recipe and --components")
     else:
-        from vlmquant.bundle.build import quantize_model
+        from vlmquant.build.build import quantize_model
 
         clip = load_model(checkpoint, allow_pickle=allow_pickle)
         towers = COMPONENTS if named is None else named

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.quantize import Json, print_manifest
-from vlmquant.quantize.calibration_set import CalibrationSet
-from vlmquant.quantize.recipe_file import read_recipe
+from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 UNLABELLED_IMAGES = 512
 
@@ -34,9 +34,9 @@ def recover(
     json_output: Json = False,
 ) -> None:
     """Quantize after a short tuning without labels: for bit-widths at which a recipe alone costs too much."""
-    from vlmquant.bundle.recover import recover_model
-    from vlmquant.models import load_model
-    from vlmquant.quantize.tuning import RecoverySettings
+    from vlmquant.build.recover import recover_model
+    from vlmquant.checkpoints import load_model
+    from vlmquant.quantize.recovery.tuning import RecoverySettings
 
     chosen = read_recipe(recipe)
     settings = RecoverySettings(steps=steps, minutes=minutes, device=device)

@@ -24,7 +24,7 @@ def report(
     from vlmquant import __version__
     from vlmquant.report.evaluation import evaluation_page
     from vlmquant.report.formats import to_dict, write_report
-    from vlmquant.report.runs import read_evidence
+    from vlmquant.tasks.runs import read_evidence
 
     if output.suffix.lower() not in PAGE_SUFFIXES:
         raise DataError(f"the report is a page and {str(output)!r} does not end in .html; give such a name")

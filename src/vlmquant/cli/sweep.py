@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.quantize import Json
 from vlmquant.errors import DataError
-from vlmquant.quantize.calibration_set import DEFAULT_IMAGES, CalibrationSet
 
 if TYPE_CHECKING:
-    from vlmquant.sweep.run import Sweep
+    from vlmquant.lab.sweep.run import Sweep
 
 
 def sweep(
@@ -44,12 +44,12 @@ def sweep(
 ) -> None:
     """Try recipes x bit-widths x towers: score, closeness, size and latency of each, and which are worth having."""
     from vlmquant.bench.environment import available_cores
+    from vlmquant.checkpoints import load_model
     from vlmquant.data.detect import read
-    from vlmquant.models import load_model
+    from vlmquant.lab.sweep.latency import Timing
+    from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, Plan
+    from vlmquant.lab.sweep.run import sweep as run
     from vlmquant.report.sweep import to_dict, write_sweep
-    from vlmquant.sweep.latency import Timing
-    from vlmquant.sweep.plan import DEFAULT_RECIPES, Plan
-    from vlmquant.sweep.run import sweep as run
 
     plan = Plan(
         recipes=DEFAULT_RECIPES if recipes is None else _words(recipes),

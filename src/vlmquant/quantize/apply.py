@@ -9,14 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vlmquant.models.resnet import StoredTensor
+from vlmquant.checkpoints.resnet import StoredTensor
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.affine import Floats
 from vlmquant.quantize.attention import PRODUCTS, is_attention, is_fused_attention, make_attention_explicit
 from vlmquant.quantize.calibrate import histogram_of, input_histograms, mean_output_errors, second_moments
 from vlmquant.quantize.damage import Plan
-from vlmquant.quantize.gptq import round_gptq
-from vlmquant.quantize.half import halve
+from vlmquant.quantize.methods.gptq import round_gptq
+from vlmquant.quantize.methods.half import halve
+from vlmquant.quantize.methods.outliers import handle_outliers
+from vlmquant.quantize.methods.pixels import PIXEL_BITS, patch_embedding, read_bytes
+from vlmquant.quantize.methods.reconstruction import reconstruct
+from vlmquant.quantize.methods.search import search_scales
+from vlmquant.quantize.methods.smoothing import smooth
+from vlmquant.quantize.methods.twin import twin_rounding
 from vlmquant.quantize.modules import (
     IntegerEmbedding,
     MatMul,
@@ -28,15 +34,9 @@ from vlmquant.quantize.modules import (
     reads_patches,
 )
 from vlmquant.quantize.observe import OBSERVERS, Histogram
-from vlmquant.quantize.outliers import handle_outliers
-from vlmquant.quantize.pixels import PIXEL_BITS, patch_embedding, read_bytes
-from vlmquant.quantize.recipe import Recipe
-from vlmquant.quantize.reconstruction import reconstruct
+from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize, WholeBatchFakeQuantize
-from vlmquant.quantize.schemes import WeightScheme
-from vlmquant.quantize.search import search_scales
-from vlmquant.quantize.smoothing import smooth
-from vlmquant.quantize.twin import twin_rounding
 from vlmquant.quantize.weights import IntegerWeight, paired, round_nearest, weight_scales
 
 # Names that checkpoints give to the table that turns token ids into vectors.

@@ -1,6 +1,6 @@
 """The quantized operations as torch modules: the simulation that is also what gets exported.
 
-Custom operators carry the arithmetic through `torch.export` unchanged; `bundle/export.py` translates each into standard
+Custom operators carry the arithmetic through `torch.export` unchanged; `build/export.py` translates each into standard
 ONNX. Integers live in buffers, so a quantized module's `state_dict` is as small as its file.
 """
 

@@ -11,7 +11,7 @@ from vlmquant.metrics.fidelity import rank_agreement
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import plan_tower, sites
 from vlmquant.quantize.damage import Judge, Plan, cosine_loss
-from vlmquant.quantize.recipe import Recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vlmquant.quantize.affine import SMALLEST_SCALE, Floats
 from vlmquant.quantize.portable import LARGEST_PAIR, largest_pairs, within_pairs
-from vlmquant.quantize.schemes import WeightScheme
+from vlmquant.quantize.recipes.schemes import WeightScheme
 
 # At 2 bits the best clip of a bell-shaped row lies at about half of its largest magnitude, at 8 bits near all of it.
 SHRINKS = np.linspace(0.35, 1.0, 27)

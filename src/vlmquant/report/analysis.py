@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from vlmquant.analysis.run import SHOWN, Analysis, Similarities, TowerAnalysis
-from vlmquant.analysis.sites import SiteFacts, place_of
 from vlmquant.files import write_whole
+from vlmquant.lab.analysis.run import SHOWN, Analysis, Similarities, TowerAnalysis
+from vlmquant.lab.analysis.sites import SiteFacts, place_of
 from vlmquant.report.distributions import Sample, overlaid
 from vlmquant.report.evaluation_tables import NOTHING
 from vlmquant.report.matrices import Matrix, difference, side_by_side

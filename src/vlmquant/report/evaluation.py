@@ -32,7 +32,6 @@ from vlmquant.report.page import (
 )
 from vlmquant.report.pareto import MIB, Candidate, pareto_figure
 from vlmquant.report.plots import png
-from vlmquant.report.runs import Evidence, Run, latency_ms
 from vlmquant.report.scores import (
     HEADLINES,
     Group,
@@ -45,6 +44,7 @@ from vlmquant.report.scores import (
     metric_name,
 )
 from vlmquant.tasks.compare import Comparison
+from vlmquant.tasks.runs import Evidence, Run, latency_ms
 
 
 def evaluation_page(evidence: Evidence, *, title: str = "", footer: str = "") -> Page:

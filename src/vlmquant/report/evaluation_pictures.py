@@ -12,8 +12,8 @@ from vlmquant.report.flips import farthest_blocks
 from vlmquant.report.matrices import Matrix, difference, side_by_side
 from vlmquant.report.page import Block, Details, Picture, Table
 from vlmquant.report.plots import png
-from vlmquant.report.runs import Run
-from vlmquant.report.similarity import Similarity
+from vlmquant.tasks.runs import Run
+from vlmquant.tasks.similarity import Similarity
 
 MOST_CLASSES = 40
 MEASURES = {

@@ -7,9 +7,9 @@ import numpy as np
 
 from vlmquant.report.page import Block, Details, Facts, Table
 from vlmquant.report.pareto import Candidate, best
-from vlmquant.report.runs import Run
 from vlmquant.report.scores import Group, metric_name
 from vlmquant.tasks.compare import Comparison, Verdict
+from vlmquant.tasks.runs import Run
 
 MINUS = "\u2212"
 NOTHING, NOT_MEASURED = "\u2013", "not measured"

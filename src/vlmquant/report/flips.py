@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from vlmquant.report.page import Block, Details, Gallery, Picture, Text, Thumbnail
-from vlmquant.report.pictures import MOST_FARTHEST, MOST_FLIPS, farthest_first, image_cosines, picture_of
-from vlmquant.report.runs import Run
 from vlmquant.report.scores import HEADLINES, metric_name
 from vlmquant.tasks.compare import Comparison
+from vlmquant.tasks.pictures import MOST_FARTHEST, MOST_FLIPS, farthest_first, image_cosines, picture_of
+from vlmquant.tasks.runs import Run
 
 KINDS = (
     ("losses", "right before, wrong after"),

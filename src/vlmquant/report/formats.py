@@ -23,8 +23,8 @@ from vlmquant.report.page import (
     Text,
     write_page,
 )
-from vlmquant.report.runs import Evidence, Run
 from vlmquant.tasks.result import TaskResult
+from vlmquant.tasks.runs import Evidence, Run
 
 SCHEMA = 1
 COLUMNS = (

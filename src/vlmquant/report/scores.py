@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
 from vlmquant.report.matrices import Matrix
-from vlmquant.report.models import FLOAT_BITS, ModelFacts
 from vlmquant.report.plots import AFTER, BEFORE, LINE, QUIET, plain
-from vlmquant.report.runs import Run
 from vlmquant.tasks.compare import Comparison
+from vlmquant.tasks.model_facts import FLOAT_BITS, ModelFacts
 from vlmquant.tasks.result import Outcomes
+from vlmquant.tasks.runs import Run
 
 PER_CENT = 100.0
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlmquant.analysis.sites import Distribution, SiteFacts
+from vlmquant.lab.analysis.sites import Distribution, SiteFacts
 from vlmquant.quantize.sensitivity import LayerSensitivity
 from vlmquant.report.matrices import Matrix
 from vlmquant.report.plots import AFTER, LINE, plain

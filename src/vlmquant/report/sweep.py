@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from vlmquant.files import write_whole
+from vlmquant.lab.sweep.plan import GRID_REASON
+from vlmquant.lab.sweep.run import FLOAT_IN_TORCH, Sweep
 from vlmquant.report.evaluation_tables import points
 from vlmquant.report.matrices import side_by_side
 from vlmquant.report.page import (
@@ -40,8 +42,6 @@ from vlmquant.report.sweep_tables import (
     to_csv,
     tower_table,
 )
-from vlmquant.sweep.plan import GRID_REASON
-from vlmquant.sweep.run import FLOAT_IN_TORCH, Sweep
 from vlmquant.tasks.result import save_json
 
 TOLERATED_POINTS = 0.5

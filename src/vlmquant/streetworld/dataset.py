@@ -15,7 +15,7 @@ from vlmquant.streetworld.scene import SPLITS, STATES, TIMES, Scene, sample_scen
 from vlmquant.streetworld.statements import Phrase, Statement
 
 if TYPE_CHECKING:
-    from vlmquant.quantize.calibration_set import CalibrationSet
+    from vlmquant.checkpoints.calibration_set import CalibrationSet
 
 PICTURE_SIZE = 160
 """Side in pixels of the pictures of every set: larger than the bundled model's input, so that resizing counts."""
@@ -133,7 +133,7 @@ def retrieval_set(count: int = 1000, seed: int = 0, *, split: str = "test", trac
 
 def calibration_set(count: int = 64, seed: int = 0, *, track: Track = silent) -> "CalibrationSet":
     """Return pictures and captions of the training split to measure activation ranges on."""
-    from vlmquant.quantize.calibration_set import CalibrationSet
+    from vlmquant.checkpoints.calibration_set import CalibrationSet
 
     chosen = scenes(count, "train", seed + 2000)
     return CalibrationSet(

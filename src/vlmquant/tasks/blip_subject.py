@@ -7,8 +7,8 @@ from pathlib import Path
 from vlmquant.bundle.blip_runtime import checked_blip, open_placed_blip
 from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.bundle.placement import place
+from vlmquant.checkpoints import load_blip
 from vlmquant.errors import EngineError
-from vlmquant.models import load_blip
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.tasks.protocol import digest

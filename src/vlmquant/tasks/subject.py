@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from vlmquant.bundle.manifest import MANIFEST, file_facts
 from vlmquant.bundle.placement import Placement, in_words, place, warnings_of
 from vlmquant.bundle.runtime import checked_encoder, open_placed
+from vlmquant.checkpoints import load_model
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError
-from vlmquant.models import load_model
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.tasks.protocol import digest
 
 if TYPE_CHECKING:
-    from vlmquant.models.clip import ClipModel
+    from vlmquant.checkpoints.clip import ClipModel
 
 WARNING = "engine_warning"
 PREPROCESSING_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")

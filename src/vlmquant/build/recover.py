@@ -1,0 +1,47 @@
+"""`recover_model`: from a checkpoint and unlabelled data to a bundle whose weights were tuned for their recipe."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from vlmquant.build.build import calibration_inputs, check_exportable, check_free, write_bundle
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.errors import CalibrationError
+from vlmquant.progress import Track, silent
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components
+from vlmquant.quantize.recovery.recover import recover
+from vlmquant.quantize.recovery.tuning import RecoverySettings
+
+
+def recover_model(
+    model: ClipModel,
+    recipe: Recipe,
+    unlabelled: CalibrationSet,
+    output: str | Path,
+    settings: RecoverySettings | None = None,
+    *,
+    components: tuple[str, ...] = COMPONENTS,
+    overwrite: bool = False,
+    track: Track = silent,
+) -> Path:
+    """Tune `model` for `recipe` on the images and texts of `unlabelled`, and write the bundle of the result.
+
+    The bundle's fidelity is against `model`, not against what it was tuned to. The state of the tuning lies in
+    `<output>.recovery` until the bundle is written, so that a stopped call goes on. Raises what `recover` and
+    `quantize_model` raise.
+    """
+    output = Path(output)
+    chosen = check_components(components)
+    check_exportable(model, recipe, unlabelled, chosen)
+    check_free(output, overwrite)
+    if "image" in chosen and not unlabelled.images:
+        raise CalibrationError("the unlabelled set holds no image to tune the image tower on; pass --images")
+    inputs = {component: calibration_inputs(model, unlabelled, component) for component in chosen}
+    work = output.with_name(f"{output.name}.recovery")
+    recovered = recover(model, recipe, inputs, settings, work=work, track=track)
+    tuned = replace(recovered.recipe, name=f"{recipe.name} recovered")
+    towers = {component: (tower, tuned) for component, tower in recovered.towers.items()}
+    write_bundle(model, tuned, unlabelled, towers, output, recovered=recovered.facts, overwrite=overwrite, track=track)
+    shutil.rmtree(work)
+    return output

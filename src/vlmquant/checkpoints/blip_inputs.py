@@ -1,0 +1,122 @@
+"""What the graphs of a BLIP are calibrated on: images, and texts that the float model itself writes about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vlmquant.checkpoints.blip import BlipModel
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.graph_tower import Batch, DecodingTower, GraphTower
+from vlmquant.errors import DataError
+from vlmquant.models.generate import GenerationOptions, generate
+from vlmquant.models.preprocess import preprocess
+from vlmquant.models.prompts import (
+    BUILTIN_PROMPTS,
+    BUILTIN_PROMPTS_NAME,
+    BUILTIN_QUESTIONS,
+    BUILTIN_QUESTIONS_NAME,
+)
+from vlmquant.progress import Track, silent
+
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "vision": ("vision",),
+    "question_encoder": ("question_encoder",),
+    "matcher": ("matcher",),
+    "decoder": ("cross", "decoder"),
+}
+"""What a recipe can name, and the graphs of which it consists."""
+WRITTEN = 20
+"""The most tokens that the float model writes about an image, to be read by its decoder."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlipPart:
+    """One component: its float tower and what that is called with."""
+
+    component: str
+    tower: nn.Module
+    inputs: Sequence[Batch]
+
+
+def components_of(model: BlipModel) -> tuple[str, ...]:
+    """Return the components that `model` has."""
+    return tuple(name for name, graphs in COMPONENTS.items() if all(graph in model.graphs for graph in graphs))
+
+
+def component_tower(model: BlipModel, component: str) -> nn.Module:
+    """Return the float graphs of one component as one tower; their names come before those of their modules."""
+    graphs = {graph: model.graphs[graph] for graph in COMPONENTS[component]}
+    return DecodingTower(graphs) if component == "decoder" else GraphTower(graphs)
+
+
+def suited(model: BlipModel, calibration: CalibrationSet) -> CalibrationSet:
+    """Return `calibration` with the texts that `model` reads: those given, or the built-in ones for its kind.
+
+    A captioner reads none but its own unless some are given. A model of few positions does without the longer of the
+    built-in ones.
+    """
+    if calibration.texts != BUILTIN_PROMPTS:
+        return calibration
+    texts, texts_from = {
+        "captioning": ((), "the float model itself"),
+        "vqa": (BUILTIN_QUESTIONS, BUILTIN_QUESTIONS_NAME),
+        "matching": (BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME),
+    }[model.kind]
+    return replace(calibration, texts=tuple(text for text in texts if _fits(model, text)), texts_from=texts_from)
+
+
+def _fits(model: BlipModel, text: str) -> bool:
+    try:
+        model.tokenizer.encode(text)
+    except DataError:
+        return False
+    return True
+
+
+def blip_parts(model: BlipModel, calibration: CalibrationSet, batch: int, track: Track = silent) -> list[BlipPart]:
+    """Return every component with its inputs, in the order in which they run; images in batches of `batch`.
+
+    Texts meet images in turn, as many pairs as there are of the larger. The decoder reads what the float model writes
+    about each (up to `WRITTEN` tokens), and given captions. Each text is a batch of its own, as lengths differ.
+    """
+    pixels = [torch.from_numpy(preprocess(image, model.image_spec)) for image in calibration.images]
+    batches = [torch.stack(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+    seen: list[Tensor] = []
+    with torch.inference_mode():
+        for stacked in track(batches, "Looking at calibration images", len(batches)):
+            seen += model.graphs["vision"](stacked).split(1)
+    inputs = {"vision": [Batch((stacked,)) for stacked in batches]}
+    encoded = [torch.tensor([model.tokenizer.encode(text)]) for text in calibration.texts]
+    turns = range(max(len(seen), len(encoded)) if encoded else 0)
+    pairs = [(encoded[turn % len(encoded)], seen[turn % len(seen)]) for turn in turns]
+    if model.kind == "matching":
+        inputs["matcher"] = [Batch(pair) for pair in pairs]
+    elif model.kind == "vqa":
+        inputs["question_encoder"] = [Batch(pair) for pair in pairs]
+        with torch.inference_mode():
+            questions = [model.graphs["question_encoder"](*pair) for pair in pairs]
+        inputs["decoder"] = _own_texts(model, questions, track)
+    else:
+        start = torch.tensor([[model.start_id]])
+        given = [Batch((torch.cat([start, ids[:, 1:-1]], dim=1), states)) for ids, states in pairs]
+        inputs["decoder"] = _own_texts(model, seen, track) + given
+    return [BlipPart(name, component_tower(model, name), inputs[name]) for name in components_of(model)]
+
+
+def _own_texts(model: BlipModel, states: Sequence[Tensor], track: Track) -> list[Batch]:
+    """Return for each of `states` (1, p, width) what the decoder reads while the float model writes about it."""
+    runner = model.runner(GenerationOptions(max_new_tokens=WRITTEN))
+    assert runner.cross is not None
+    decoder: Any = runner.decoder
+    start = np.array([[model.start_id]], dtype=np.int64)
+    found: list[Batch] = []
+    for one in track(list(states), "Writing calibration texts", len(states)):
+        memory = runner.cross(one.numpy())
+        (written,) = generate(decoder, memory, start, model.end_id, model.pad_id, runner.options)
+        # The last token is written and never read.
+        found.append(Batch((torch.tensor([[model.start_id, *written[:-1]]]), one)))
+    return found

@@ -1,0 +1,159 @@
+"""CLIP in Hugging Face form as two float32 towers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel
+
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill
+from vlmquant.errors import ModelError
+from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.spec import FloatArray, IdArray, ImageSpec
+from vlmquant.models.tokenizer import Tokenizer
+
+_GREATEST_ID_POOLING = 2
+"""transformers reads a text `eos_token_id` of 2, a mistake in early CLIP configurations, as "the greatest id"."""
+
+
+class ImageTower(nn.Module):
+    """Pixels (n, 3, height, width) float32 to features (n, d) float32, not normalized.
+
+    `pixels` is what they pass through first: nothing, until a quantizer wants them otherwise.
+    """
+
+    def __init__(self, clip: CLIPModel, image_spec: ImageSpec) -> None:
+        super().__init__()
+        self.image_spec = image_spec
+        self.pixels: nn.Module = nn.Identity()
+        self.vision_model = clip.vision_model
+        self.visual_projection = clip.visual_projection
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Run the vision transformer and project its pooled class token."""
+        return cast(Tensor, self.visual_projection(self.vision_model(pixel_values=self.pixels(pixels)).pooler_output))
+
+
+class TextTower(nn.Module):
+    """Token ids (n, length) int64 to features (n, d) float32, not normalized.
+
+    Attention is causal and the features are those of the first end token, so padding after it changes nothing.
+    """
+
+    def __init__(self, text_model: nn.Module, text_projection: nn.Linear) -> None:
+        super().__init__()
+        self.text_model = text_model
+        self.text_projection = text_projection
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Run the text transformer and project its state at the first end token."""
+        return cast(Tensor, self.text_projection(self.text_model(input_ids=ids).pooler_output))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipModel:
+    """A float32 checkpoint with everything needed to run it.
+
+    `logit_scale` is the factor itself, not its logarithm. `weights_sha256` is over the bytes of the weight files, in
+    the order of their names.
+    """
+
+    name: str
+    folder: Path
+    image_tower: nn.Module
+    text_tower: nn.Module
+    image_spec: ImageSpec
+    tokenizer: Tokenizer
+    logit_scale: float
+    weights_sha256: str
+    random_weights: bool
+
+    def encoder(self) -> DualEncoder:
+        """Return the Encoder that runs both towers in torch, where their weights are."""
+        return DualEncoder(
+            name=self.name,
+            image_tower=lambda pixels: _run(self.image_tower, pixels),
+            text_tower=lambda ids: _run(self.text_tower, ids),
+            image_spec=self.image_spec,
+            tokenizer=self.tokenizer,
+            logit_scale=self.logit_scale,
+        )
+
+    def save_preprocessing(self, folder: Path) -> None:
+        """Write the tokenizer and `preprocessor_config.json` to `folder`; `from_folder` of both reads them back."""
+        self.tokenizer.save(folder)
+        content = (self.folder / "preprocessor_config.json").read_bytes()
+        (folder / "preprocessor_config.json").write_bytes(content)
+
+
+def load_clip(checkpoint: Checkpoint, name: str, device: torch.device) -> ClipModel:
+    """Build the two towers of `checkpoint`; see `vlmquant.checkpoints.load_model`."""
+    folder = checkpoint.folder
+    # The meta device skips drawing weights that are replaced at once.
+    with torch.device("meta"):
+        clip = CLIPModel(_parse_config(folder, checkpoint.config))
+    fill(clip, checkpoint.state, folder)
+    clip = clip.eval().requires_grad_(False).to(device)
+    tokenizer = Tokenizer.from_folder(folder)
+    check_tokenizer(tokenizer, clip.config.text_config)
+    image_spec = ImageSpec.from_folder(folder)
+    check_image_size(image_spec, clip.config.vision_config.image_size)
+    return ClipModel(
+        name=name,
+        folder=folder,
+        image_tower=ImageTower(clip, image_spec),
+        text_tower=TextTower(clip.text_model, clip.text_projection),
+        image_spec=image_spec,
+        tokenizer=tokenizer,
+        logit_scale=float(clip.logit_scale.exp()),
+        weights_sha256=checkpoint.weights_sha256,
+        random_weights=checkpoint.random_weights,
+    )
+
+
+def _run(tower: nn.Module, inputs: FloatArray | IdArray) -> FloatArray:
+    with torch.inference_mode():
+        target = next(tower.parameters()).device
+        features = tower(torch.from_numpy(inputs).to(target))
+    return np.asarray(features.cpu().numpy(), dtype=np.float32)
+
+
+def _parse_config(folder: Path, content: Mapping[str, Any]) -> CLIPConfig:
+    for part in ("text_config", "vision_config"):
+        if not isinstance(content.get(part), dict):
+            raise ModelError(f"{folder / 'config.json'} has no {part}; without it the model's size would be a guess")
+    try:
+        return CLIPConfig.from_dict(dict(content))
+    except Exception as error:  # its validators raise types of their own
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{folder / 'config.json'} is not a CLIP configuration: {reason}") from error
+
+
+def check_tokenizer(tokenizer: Tokenizer, text_config: Any) -> None:
+    """Raise ModelError when the tokenizer and the text model (its `CLIPTextConfig`) do not belong together."""
+    if tokenizer.vocabulary_size > text_config.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {tokenizer.vocabulary_size} tokens and the model {text_config.vocab_size}; "
+            "they are not of the same checkpoint"
+        )
+    pooled = text_config.eos_token_id
+    if pooled == _GREATEST_ID_POOLING:
+        pooled = tokenizer.vocabulary_size - 1
+    if tokenizer.eos_id != pooled:
+        raise ModelError(
+            f"the tokenizer ends a text with token {tokenizer.eos_id} and the model looks for {pooled}; "
+            "set eos_token_id in config.json's text_config to the tokenizer's"
+        )
+
+
+def check_image_size(spec: ImageSpec, image_size: int) -> None:
+    """Raise ModelError when the preprocessing makes pictures of another size than the model takes."""
+    if (spec.crop_height, spec.crop_width) != (image_size, image_size):
+        raise ModelError(
+            f"preprocessor_config.json makes pictures of {spec.crop_height} x {spec.crop_width} and the model takes "
+            f"{image_size} x {image_size}; they are not of the same checkpoint"
+        )

@@ -1,0 +1,53 @@
+"""Second-order weight rounding: each column's rounding error is spread over the columns still to come.
+
+Frantar et al. 2022 (GPTQ, arXiv 2210.17323), algorithm 1, with columns in order of falling input power.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
+
+from vlmquant.quantize.affine import Floats
+from vlmquant.quantize.recipes.schemes import WeightScheme
+from vlmquant.quantize.weights import IntegerWeight, group_size_of, integer_range, integer_weight, per_column
+
+# Of the mean diagonal, added to it: keeps the Cholesky factor alive where inputs are linearly dependent.
+DAMPING = 0.01
+BLOCK = 128
+
+
+def round_gptq(
+    weight: Floats, scales: NDArray[np.float32], second_moment: NDArray[np.float64], scheme: WeightScheme
+) -> IntegerWeight:
+    """Round `weight` (rows, columns) so that its products with the inputs change little.
+
+    `scales` (rows, groups) stay as given; `second_moment` (columns, columns) is the mean of x x^T over the inputs x.
+    A column that never saw an input is rounded to nearest.
+    """
+    columns = weight.shape[1]
+    size = group_size_of(scheme, columns)
+    order = np.argsort(-np.diag(second_moment), kind="stable")
+    factor = _inverse_factor(second_moment[np.ix_(order, order)])
+    rest = weight[:, order].astype(np.float64)
+    steps = np.broadcast_to(per_column(scales, size, columns), weight.shape)[:, order].astype(np.float64)
+    qmin, qmax = integer_range(scheme)
+    integers = np.zeros(weight.shape)
+    for start in range(0, columns, BLOCK):
+        stop = min(start + BLOCK, columns)
+        errors = np.zeros((len(weight), stop - start))
+        for column in range(start, stop):
+            rounded = np.clip(np.rint(rest[:, column] / steps[:, column]), qmin, qmax)
+            integers[:, order[column]] = rounded
+            error = (rest[:, column] - rounded * steps[:, column]) / factor[column, column]
+            rest[:, column:stop] -= np.outer(error, factor[column, column:stop])
+            errors[:, column - start] = error
+        rest[:, stop:] -= errors @ factor[start:stop, stop:]
+    return integer_weight(integers, scales, scheme)
+
+
+def _inverse_factor(second_moment: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the upper Cholesky factor of the inverse of the damped matrix."""
+    damped = second_moment + np.eye(len(second_moment)) * max(DAMPING * np.diag(second_moment).mean(), 1e-12)
+    lower = cholesky(damped, lower=True)
+    half = solve_triangular(lower, np.eye(len(lower)), lower=True)
+    return np.asarray(cholesky(half.T @ half, lower=False), dtype=np.float64)

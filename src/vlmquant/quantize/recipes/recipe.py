@@ -1,0 +1,282 @@
+"""Recipes: frozen values that say how weights and activations become integers, and the named presets."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from typing import Any, Literal
+
+from vlmquant.errors import RecipeError, unknown
+from vlmquant.quantize.recipes.schemes import (
+    ActivationScheme,
+    Number,
+    OutlierHandling,
+    SiteBits,
+    WeightScheme,
+    check_choice,
+)
+
+Search = Literal["none", "hessian"]
+
+COMPONENTS = ("image", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a float tower becomes a quantized one.
+
+    `activations` None leaves them float (weight-only). `keep_float` holds shell patterns of module names
+    (`*.mlp.fc2`) that stay as they are, `float_inputs` of those whose weights alone become integers, `overrides` gives
+    some sites other bit-widths; the last match counts. `attention_matmuls` quantizes both products inside attention
+    too. `smoothing` moves outlier channels from activations into weights, `outliers` does so, and leaves the worst
+    layers float, only where outliers do damage, `bias_correction` takes the mean error of each output out of its
+    bias, `search` "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin`
+    gives the inputs behind a GELU and a softmax two steps. `byte_pixels` has a CLIP's patch embedding read pixels as
+    the 8-bit integers that they are, exactly, where its activations have 8 bits. The token table, a look-up and no
+    multiplication, is stored as per-row integers of `token_table_bits` whatever the integers of the rest are; None
+    leaves it float. Half-precision weights take it along.
+    """
+
+    name: str
+    description: str
+    weights: WeightScheme = field(default_factory=WeightScheme)
+    activations: ActivationScheme | None = field(default_factory=ActivationScheme)
+    keep_float: tuple[str, ...] = ()
+    float_inputs: tuple[str, ...] = ()
+    overrides: tuple[SiteBits, ...] = ()
+    attention_matmuls: bool = False
+    smoothing: bool = False
+    outliers: OutlierHandling | None = None
+    bias_correction: bool = False
+    search: Search = "none"
+    twin: bool = False
+    byte_pixels: bool = False
+    token_table_bits: Literal[8] | None = 8
+
+    def __post_init__(self) -> None:
+        check_choice("search", self.search, Search)
+        if self.token_table_bits not in (8, None):
+            raise RecipeError(f"token_table_bits must be 8 or null, got {self.token_table_bits}")
+        needing_static = {"attention_matmuls": self.attention_matmuls, "twin": self.twin}
+        needing_static["search hessian"] = self.search == "hessian"
+        needing_static["byte_pixels"] = self.byte_pixels
+        for name, wanted in needing_static.items():
+            if wanted and not self.static:
+                raise RecipeError(f"recipe {self.name!r}: {name} needs static activation ranges")
+        if self.weights.number != "integer" and (self.activations is not None or self.overrides):
+            raise RecipeError(f"recipe {self.name!r}: {self.weights.number} weights go with float activations only")
+        if self.float_inputs and (not self.static or self.search == "hessian"):
+            raise RecipeError(f"recipe {self.name!r}: float_inputs need static ranges elsewhere, and no hessian search")
+        if self.activations and self.activations.granularity == "head" and not self.attention_matmuls:
+            raise RecipeError(f"recipe {self.name!r}: ranges per head need attention_matmuls; only they have heads")
+        if self.activations and self.activations.ranges == "per-token" and self.weights.granularity == "group":
+            raise RecipeError(f"recipe {self.name!r}: per-token ranges need one weight scale per channel or tensor")
+
+    @property
+    def static(self) -> bool:
+        """Whether activation ranges are fixed ahead."""
+        return self.activations is not None and self.activations.ranges == "static"
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether anything has to be measured on a calibration set."""
+        adapted = self.smoothing or self.outliers is not None
+        second_order = {self.weights.rounding, self.weights.kernel_rounding} != {"nearest"}
+        return self.static or adapted or self.bias_correction or second_order
+
+    def keeps_float(self, module_name: str) -> bool:
+        """Whether the module of this dotted name stays float."""
+        return any(fnmatch(module_name, pattern) for pattern in self.keep_float)
+
+    def has_float_input(self, module_name: str) -> bool:
+        """Whether only the weights of the module of this dotted name become integers."""
+        return any(fnmatch(module_name, pattern) for pattern in self.float_inputs)
+
+    def weights_at(self, module_name: str) -> WeightScheme:
+        """Return the weight scheme of one site."""
+        widths = [o.weights for o in self.overrides if o.weights is not None and fnmatch(module_name, o.pattern)]
+        return replace(self.weights, bits=widths[-1]) if widths else self.weights
+
+    def activations_at(self, module_name: str) -> ActivationScheme | None:
+        """Return the activation scheme of one site; None where they stay float."""
+        widths = [
+            o.activations for o in self.overrides if o.activations is not None and fnmatch(module_name, o.pattern)
+        ]
+        if self.activations is None or not widths:
+            return self.activations
+        return replace(self.activations, bits=widths[-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON values."""
+        values = dataclasses.asdict(self)
+        listed = {name: list(values[name]) for name in ("keep_float", "float_inputs", "overrides")}
+        return {**values, **listed}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Read what `to_dict` wrote. Raises RecipeError on a key that does not exist."""
+        fields = dict(_checked(cls, values))
+        if missing := {"name", "description"} - set(fields):
+            raise RecipeError(f"recipe lacks {sorted(missing)}; every recipe has a name and a description")
+        fields["weights"] = WeightScheme(**_checked(WeightScheme, fields.get("weights", {})))
+        activations = fields.get("activations", {})
+        if activations is not None:
+            fields["activations"] = ActivationScheme(**_checked(ActivationScheme, activations))
+        outliers = fields.get("outliers")
+        if outliers is not None:
+            fields["outliers"] = OutlierHandling(**_checked(OutlierHandling, outliers))
+        for names in ("keep_float", "float_inputs"):
+            fields[names] = tuple(fields.get(names, ()))
+        fields["overrides"] = tuple(SiteBits(**_checked(SiteBits, item)) for item in fields.get("overrides", ()))
+        return cls(**fields)
+
+
+def simulation_only(recipe: Recipe) -> str | None:
+    """Return why `recipe` cannot become a file for integer kernels; None when it can."""
+    widths = {recipe.weights.bits, *(o.weights for o in recipe.overrides)}
+    if recipe.activations is not None:
+        widths |= {recipe.activations.bits, *(o.activations for o in recipe.overrides)}
+        if recipe.activations.ranges == "whole-batch":
+            return "ranges over a whole batch are simulated for comparison with torch's dynamic quantization"
+        if recipe.activations.granularity == "head":
+            return "engines' integer kernels multiply all heads of an attention on one grid, not one per head"
+    if 16 in widths and recipe.weights.number == "integer":
+        return "no engine has kernels for 16-bit integers"
+    if recipe.twin:
+        return "no engine has kernels for two steps in one tensor (twin)"
+    return None
+
+
+def check_patterns(recipe: Recipe, module_names: Iterable[str]) -> None:
+    """Raise RecipeError naming the first pattern of `recipe` that matches none of `module_names`.
+
+    The presets' own patterns for a model's two ends may match nothing: a decoder has no patches.
+    """
+    names = list(module_names)
+    ends = [site.pattern for site in ENDS_IN_8_BITS]
+    for pattern in (*recipe.keep_float, *recipe.float_inputs, *(override.pattern for override in recipe.overrides)):
+        if pattern not in ends and not any(fnmatch(name, pattern) for name in names):
+            some = ", ".join(names[:3])
+            raise RecipeError(f"recipe {recipe.name!r}: pattern {pattern!r} matches no layer; layers are like {some}")
+
+
+def check_components(components: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the components in their standard order. Raises RecipeError on an unknown or empty choice."""
+    for component in components:
+        if component not in COMPONENTS:
+            raise unknown(RecipeError, "component", component, COMPONENTS)
+    if not components:
+        raise RecipeError(f"no component to quantize; choose from {', '.join(COMPONENTS)}")
+    return tuple(component for component in COMPONENTS if component in components)
+
+
+def _checked(scheme: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    known = [entry.name for entry in dataclasses.fields(scheme)]
+    for key in values:
+        if key not in known:
+            raise unknown(RecipeError, f"{scheme.__name__} key", key, known)
+    return values
+
+
+PROJECTION = "*_projection"
+# The first layer sees raw pixels and the last makes the embedding: next to no work, and much harm below 8 bits.
+ENDS_IN_8_BITS = (
+    SiteBits(pattern="*patch_embedding", weights=8, activations=8),
+    SiteBits(pattern=PROJECTION, weights=8, activations=8),
+)
+
+
+HALVES: dict[str, Number] = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+def _vanilla(bits: int) -> Recipe:
+    return Recipe(
+        name=f"vanilla-w{bits}a{bits}",
+        description=f"the plain {bits}-bit baseline: weights per channel, min/max ranges, nearest rounding",
+        weights=WeightScheme(bits=bits),
+        activations=ActivationScheme(bits=bits, observer="minmax"),
+    )
+
+
+def _twin_hessian(bits: int) -> Recipe:
+    return Recipe(
+        name=f"twin-hessian-w{bits}a{bits}",
+        description=f"{bits} bits with two steps behind GELU and softmax and searched scales; simulation only",
+        weights=WeightScheme(bits=bits, portable=False),
+        activations=ActivationScheme(bits=bits),
+        overrides=ENDS_IN_8_BITS if bits < 8 else (),
+        attention_matmuls=True,
+        search="hessian",
+        twin=True,
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="static-int8",
+            description="8-bit weights per channel and activations on calibrated ranges; right and fast on every CPU",
+            weights=WeightScheme(kernel_rounding="gptq"),
+            # At 8 bits clipping shifts what it clips more than the finer grid saves (docs/design.md).
+            activations=ActivationScheme(observer="minmax"),
+            float_inputs=(PROJECTION,),
+            outliers=OutlierHandling(),
+            byte_pixels=True,
+        ),
+        Recipe(
+            name="dynamic-int8",
+            description="8-bit weights per channel, activations quantized per token at run time; needs no calibration",
+            activations=ActivationScheme(ranges="per-token"),
+        ),
+        Recipe(
+            name="w4a8",
+            description="4-bit weights per channel stored in 4 bits, 8-bit activations, INT8 kernels",
+            weights=WeightScheme(bits=4, scales="mse", rounding="gptq", kernel_rounding="gptq"),
+            activations=ActivationScheme(observer="minmax"),
+            overrides=ENDS_IN_8_BITS,
+            float_inputs=(PROJECTION,),
+            # Rounding to 4 bits does some damage everywhere; that of outliers is far beyond it.
+            outliers=OutlierHandling(tolerated_damage=0.005, least_layer_damage=0.001),
+            bias_correction=True,
+            byte_pixels=True,
+        ),
+        Recipe(
+            name="int8-weights",
+            description="8-bit weights per channel, float activations",
+            activations=None,
+        ),
+        Recipe(
+            name="int4-weights",
+            description="4-bit weights in groups of 64 stored in 4 bits, float activations",
+            weights=WeightScheme(bits=4, granularity="group", scales="mse", rounding="gptq"),
+            activations=None,
+            overrides=tuple(SiteBits(pattern=site.pattern, weights=8) for site in ENDS_IN_8_BITS),
+        ),
+        *(
+            Recipe(
+                name=name,
+                description=f"weights in {number}, computed with in float32: half the size, next to no loss",
+                weights=WeightScheme(bits=16, number=number),
+                activations=None,
+            )
+            for name, number in HALVES.items()
+        ),
+        *(_vanilla(bits) for bits in (8, 6, 4, 3, 2)),
+        Recipe(
+            name="torch-dynamic",
+            description="torch's dynamic quantization to the number: 7-bit whole-batch activations; simulation only",
+            weights=WeightScheme(granularity="tensor", portable=False),
+            activations=ActivationScheme(bits=7, ranges="whole-batch"),
+            token_table_bits=None,
+        ),
+        *(_twin_hessian(bits) for bits in (8, 6, 4)),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the preset of this name. Raises RecipeError listing the presets."""
+    if name not in RECIPES:
+        raise unknown(RecipeError, "recipe", name, RECIPES)
+    return RECIPES[name]
