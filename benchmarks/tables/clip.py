@@ -35,8 +35,8 @@ def headline() -> str:
     where = result["environment"]
     return (
         markdown(["CLIP ViT-B/32, one image", "ms", "times as fast", "MB of this tower"], table)
-        + f"\n\n{where['cpu_model']} ({', '.join(where['cpu_features'])}), {result['threads']} threads, each in a process "
-        "of its own, rounds alternated in one run; random weights, on which neither speed nor size depends."
+        + f"\n\n{where['cpu_model']} ({', '.join(where['cpu_features'])}), {result['threads']} threads, each in a "
+        "process of its own, rounds alternated in one run; random weights, on which neither speed nor size depends."
     )
 
 
