@@ -8,6 +8,7 @@ from vlmquant.errors import VlmQuantError
 from vlmquant.text import printable
 
 _ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_NO_MEMORY = "there is not enough memory for this; end other programs, or give this one more"
 
 
 def main() -> None:
@@ -22,7 +23,11 @@ def main() -> None:
     except VlmQuantError as error:
         _fail(str(error), error.exit_code)
     except MemoryError:
-        _fail("there is not enough memory for this; end other programs, or give this one more", VlmQuantError.exit_code)
+        _fail(_NO_MEMORY, VlmQuantError.exit_code)
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":  # what Python says when there is no memory for its stack
+            raise
+        _fail(_NO_MEMORY, VlmQuantError.exit_code)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

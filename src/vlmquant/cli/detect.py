@@ -129,8 +129,9 @@ def _write(
         try:
             own = write_mp4(detection, folder / ANNOTATED, track=track)
             written["annotated"] = folder / ANNOTATED
-        except VideoError as error:
-            own = (f"the annotated copy is left out: {error}",)
+        except (VideoError, MemoryError) as error:
+            why = "there is not enough memory for it" if isinstance(error, MemoryError) else error
+            own = (f"the annotated copy is left out: {why}",)
     written["page"] = folder / PAGE
     linked = {LINKED[kind]: path.name for kind, path in written.items() if kind in LINKED}
     with writing(written["page"]):

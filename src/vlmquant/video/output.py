@@ -56,7 +56,7 @@ class OutputFolder:
 
     def claim(self, names: Collection[str]) -> None:
         """Make the folder and put down what is about to be written, so that a run cut short is known for ours."""
-        with writing(self.path):
+        with writing(self.path, so_far=""):
             self.path.mkdir(parents=True, exist_ok=True)
         self._made |= dict.fromkeys(names)
         self._write_record()
@@ -89,7 +89,7 @@ class OutputFolder:
         folder = self.path
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
-        with writing(self.path):
+        with writing(self.path, so_far=""):
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(b"\0")
                 probe.flush()
@@ -125,14 +125,14 @@ class OutputFolder:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is written into a DataError that names it."""
+def writing(path: Path, so_far: str = "; what was finished beside it is whole") -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into a DataError that names it, and says what there is `so_far`."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"{_shown(path)} cannot be written ({error.strerror or error}); what was finished beside it is whole: "
-            "make room, or choose another output folder"
+            f"{_shown(path)} cannot be written ({error.strerror or error}){so_far}; make room, or choose another "
+            "output folder"
         ) from error
 
 

@@ -43,8 +43,8 @@ def open_container(path: str | Path) -> av.container.InputContainer:
 
 
 def raise_when_out_of_memory(error: av.FFmpegError) -> None:
-    """Raise MemoryError for the FFmpeg error that means it: the video has no part in it."""
-    if error.errno == errno.ENOMEM:
+    """Raise MemoryError for the FFmpeg errors that mean it (EAGAIN: no threads): the video has no part in them."""
+    if error.errno in (errno.ENOMEM, errno.EAGAIN):
         raise MemoryError("FFmpeg: not enough memory") from error
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 import av
 
 from vlmquant.errors import VideoError
+from vlmquant.models.spec import ByteArray
 from vlmquant.text import counted
 from vlmquant.video.clock import SET_AHEAD, SET_BACK, Clock, Stamped, Timed
 from vlmquant.video.picture import clockwise_degrees, display_matrix, is_right_angle, swaps_axes, upright_rgb
@@ -130,9 +131,15 @@ class VideoFile:
             self._end = timed.end - self._zero
             pts_seconds = float(timed.time - self._zero)
             if clock is None or clock.keep(pts_seconds) or gap is not None:
-                pixels = upright_rgb(timed.picture, self._matrix)
-                yield Frame(pixels, pts_seconds, index, float(timed.end - timed.time), gap)
+                yield Frame(self._pixels(timed.picture), pts_seconds, index, float(timed.end - timed.time), gap)
         self._tell_faults()
+
+    def _pixels(self, picture: av.VideoFrame) -> ByteArray:
+        try:
+            return upright_rgb(picture, self._matrix)
+        except av.FFmpegError as error:
+            raise_when_out_of_memory(error)
+            raise VideoError(f"a picture of {self._path} cannot be made RGB: {error.strerror}") from error
 
     def _stamped(self) -> Iterator[Stamped[av.VideoFrame]]:
         """Yield what can be decoded, in the order in which it is shown."""
@@ -245,7 +252,7 @@ class VideoFile:
         stream, shown = self._stream, float(self._end + self._zero - self._first)
         picture = float(stream.duration * stream.time_base) if stream.duration else None
         whole = self._container.duration / av.time_base if self._container.duration else None
-        found = max(self.end_seconds, float(self._heard - self._zero))
+        found = float(max(self._heard, self._end + self._zero))  # some formats count from 0, some from their start
         if picture is not None and picture - shown > tolerance:
             self.warnings.append(f"the picture lasts {shown:.3f} s, not {picture:.3f} s: the file may be cut")
         elif whole is not None and whole - found > tolerance:
