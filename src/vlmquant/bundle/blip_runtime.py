@@ -13,6 +13,7 @@ from vlmquant.engines.session import AnyArray
 from vlmquant.errors import BundleError
 from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.generate import DecoderStep, GenerationOptions
+from vlmquant.models.image_config import BLIP
 from vlmquant.models.spec import ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
 
@@ -102,7 +103,7 @@ def load_runner(
         decoder=cast(DecoderStep | None, loaded.get("decoder")),
         question_encoder=single.get("question_encoder"),
         matcher=single.get("matcher"),
-        image_spec=ImageSpec.from_folder(folder),
+        image_spec=ImageSpec.from_folder(folder, processor=BLIP),
         tokenizer=WordPieceTokenizer.from_folder(folder),
         start_id=generation["start_id"],
         end_id=generation["end_id"],
