@@ -7,8 +7,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vlmquant.progress import Track, bar, silent
+from vlmquant.text import printable
 
 Cell = str | int | float
 
@@ -22,18 +24,23 @@ def console() -> Console:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print rows under a title; numbers are aligned to the right."""
     listed = [tuple(row) for row in rows]
-    drawn = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    drawn = Table(title=_literal(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for index, column in enumerate(columns):
         numeric = bool(listed) and all(isinstance(row[index], int | float) for row in listed)
-        drawn.add_column(column, justify="right" if numeric else "left")
+        drawn.add_column(_literal(column), justify="right" if numeric else "left")
     for row in listed:
-        drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row])
+        drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else _literal(str(cell)) for cell in row])
     console().print(drawn)
 
 
 def line(text: str) -> None:
-    """Print one line as it is."""
-    console().print(text, markup=False, soft_wrap=True)
+    """Print one line as it is, control characters as escapes."""
+    console().print(printable(text), markup=False, soft_wrap=True)
+
+
+def _literal(text: str) -> Text:
+    """Return text in which nothing is markup and nothing moves the cursor; lines stay lines."""
+    return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def as_json(value: Any) -> None:
