@@ -84,7 +84,7 @@ def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
     assert [one.name for one in log.tried] == list(COARSE)
     assert all(one.drop.points > 0 and not one.inside for one in log.tried)
     assert f"the nearest is {log.nearest().name!r} with {log.nearest().drop.points:.2f}" in str(caught.value)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 6
     assert log.chosen is None
     assert not list(tmp_path.iterdir())
 

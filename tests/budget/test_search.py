@@ -77,7 +77,7 @@ def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
     with pytest.raises(NothingInsideError, match=r"nearest is '.*4 worst layers float' with 2\.60") as caught:
         quantize_within_budget(hard, calibration, data, budget, tmp_path / "b", components=("image",))
     assert isinstance(caught.value, BudgetError)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 6
     assert caught.value.log.nearest().name in str(caught.value)
     assert caught.value.log.chosen is None
     assert not list(tmp_path.iterdir())

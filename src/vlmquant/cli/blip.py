@@ -15,7 +15,7 @@ from vlmquant.cli.models import FIRST_USE_RECIPE, first_use_folder
 from vlmquant.cli.quantize import Json, Probe, Threads
 from vlmquant.data.folders import image_files
 from vlmquant.data.images import FileImage, LazyImages, inspect
-from vlmquant.errors import DataError
+from vlmquant.errors import DataError, ExitCode
 from vlmquant.files import write_whole
 from vlmquant.progress import Track, silent
 
@@ -210,7 +210,7 @@ def finish(
         if broken:
             show.line(f"{len(broken)} of {len(rows) + len(broken)} pictures skipped")
     if broken:
-        raise typer.Exit(5)
+        raise typer.Exit(ExitCode.SOME_SKIPPED)
 
 
 def as_csv(rows: Sequence[Mapping[str, str]]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
-from vlmquant.errors import BudgetError, CalibrationError, DataError, RecipeError
+from vlmquant.errors import BudgetError, CalibrationError, DataError, ExitCode, RecipeError
 from vlmquant.progress import Track
 from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from vlmquant.checkpoints.clip import ClipModel
     from vlmquant.data.sets import ImageSet
 
-EXIT_CODES = {"yes": 0, "undecided": 4}
-"""By what the held-out half says; 1 is that nothing was inside the budget, 2 a user's error."""
+EXIT_CODES = {"yes": ExitCode.OK, "undecided": ExitCode.UNDECIDED}
+"""By what the held-out half says; that nothing was inside the budget is a BudgetError."""
 
 
 def read_data(folder: Path, split: str, json_output: bool) -> "ImageSet":

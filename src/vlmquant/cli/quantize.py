@@ -87,8 +87,8 @@ def quantize(
 ) -> None:
     """Turn a float checkpoint into a verified integer bundle.
 
-    With --max-drop, exit code: 0 a bundle inside the budget, 1 there is none, 2 a user's error, 4 the bundle was inside
-    on the searched half of the data and the held-out half cannot tell.
+    With --max-drop, exit code: 0 a bundle inside the budget, 1 a crash, 2 a user's error, 4 the bundle was inside on
+    the searched half of the data and the held-out half cannot tell, 6 there is none inside.
     """
     from vlmquant.checkpoints import is_blip, load_model
 
