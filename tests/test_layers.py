@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "vlmquant"
-LEAVES = ("errors", "files", "process", "progress", "metrics")
+LEAVES = ("errors", "files", "limits", "process", "progress", "text", "metrics")
 DEPLOY = (*LEAVES, "data", "models", "engines", "bundle", "video")
 """From the leaves up: what runs a bundle. Each package imports only what stands before it."""
 MAKE = ("checkpoints", "quantize", "build")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vlmquant.bench.contenders import BUNDLE, CHECKPOINT, CONTENDERS, FLOAT_ONNX
-from vlmquant.bench.environment import available_cores, this_environment
+from vlmquant.bench.environment import this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
 from vlmquant.bench.race import TIMEOUT_SECONDS, WORKER, Record, Schedule, race
@@ -20,6 +20,7 @@ from vlmquant.bench.result import BASELINE, BenchResult, ContenderResult, Measur
 from vlmquant.bundle.manifest import Manifest, check_files
 from vlmquant.bundle.placement import place
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unknown
+from vlmquant.limits import available_cores
 from vlmquant.process import WorkerFailed, WorkerProcess, run_program
 from vlmquant.progress import Track, silent
 

@@ -8,7 +8,7 @@ import typer
 
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import Json
 from vlmquant.quantize.recipes.recipe import get_recipe
 
 if TYPE_CHECKING:

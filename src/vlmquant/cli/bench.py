@@ -12,7 +12,7 @@ from vlmquant.bench import BenchResult, BenchTargets, bench
 from vlmquant.bench.table import absences, circumstances, rich_tables
 from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import Json
 from vlmquant.errors import ModelError
 from vlmquant.files import write_whole
 from vlmquant.progress import Track

@@ -12,7 +12,7 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.models import FIRST_USE_RECIPE, first_use_folder
-from vlmquant.cli.quantize import Json, Probe, Threads
+from vlmquant.cli.options import Json, Probe, Threads
 from vlmquant.data.folders import image_files
 from vlmquant.data.images import FileImage, LazyImages, inspect
 from vlmquant.errors import DataError, ExitCode

@@ -8,7 +8,7 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.models import open_model
-from vlmquant.cli.quantize import Json, Probe, Threads
+from vlmquant.cli.options import Json, Probe, Threads
 from vlmquant.errors import VlmQuantError
 
 if TYPE_CHECKING:

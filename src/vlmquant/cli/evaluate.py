@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json, Probe, Threads
+from vlmquant.cli.options import Json, Probe, Threads
 from vlmquant.errors import DataError, ExitCode
 from vlmquant.files import cache_folder
 

@@ -10,16 +10,13 @@ from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.budget import EXIT_CODES, check_size, read_data, recipe_of_size, search_blip_within, search_within
+from vlmquant.cli.options import Json, Threads
 from vlmquant.errors import DataError, RecipeError
 from vlmquant.quantize.recipes.recipe import COMPONENTS, RECIPES, get_recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 if TYPE_CHECKING:
     from vlmquant.budget.log import SearchLog
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; its own choice when left out.")]
-Probe = Annotated[bool, typer.Option(help="Prove a bundle the first time it is opened on a machine.")]
 
 
 def quantize(

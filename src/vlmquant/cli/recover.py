@@ -9,7 +9,8 @@ import typer
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json, print_manifest
+from vlmquant.cli.options import Json
+from vlmquant.cli.quantize import print_manifest
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 UNLABELLED_IMAGES = 512

@@ -8,7 +8,7 @@ import typer
 
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import Json
 from vlmquant.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def sweep(
     json_output: Json = False,
 ) -> None:
     """Try recipes x bit-widths x towers: score, closeness, size and latency of each, and which are worth having."""
-    from vlmquant.bench.environment import available_cores
     from vlmquant.checkpoints import load_model
     from vlmquant.data.detect import read
     from vlmquant.lab.sweep.latency import Timing
     from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, Plan
     from vlmquant.lab.sweep.run import sweep as run
+    from vlmquant.limits import available_cores
     from vlmquant.report.sweep import to_dict, write_sweep
 
     plan = Plan(

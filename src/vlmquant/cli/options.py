@@ -1,0 +1,64 @@
+"""Options that several commands share: one name for one thing."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlmquant.limits import check_threads
+
+LOG = logging.getLogger("vlmquant")
+QUIET, NORMAL, VERBOSE = logging.ERROR, logging.INFO, logging.DEBUG
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Threads = Annotated[
+    int | None, typer.Option(callback=check_threads, help="CPU threads of the engine; its own choice when left out.")
+]
+Probe = Annotated[bool, typer.Option(help="Prove a bundle the first time it is opened on a machine.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read a pickled checkpoint; only from a source you trust.")
+]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="A preset (`vlmquant recipes` lists them) or a .json or .toml file.")
+]
+Bundle = Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to write.")]
+Texts = Annotated[
+    Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")
+]
+
+
+def says_more() -> bool:
+    """Return whether the user asked for `--verbose`."""
+    return LOG.isEnabledFor(VERBOSE)
+
+
+def says_less() -> bool:
+    """Return whether the user asked for `--quiet`."""
+    return LOG.getEffectiveLevel() >= QUIET
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback where something fails.")]
+
+
+def with_levels(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return `verb` with `--quiet` and `--verbose` after its own options."""
+
+    @functools.wraps(verb)
+    def run(*, quiet: bool, verbose: bool, **own: Any) -> None:
+        LOG.setLevel(QUIET if quiet else VERBOSE if verbose else NORMAL)
+        verb(**own)
+
+    signature = inspect.signature(verb)
+    both = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
+    ]
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *both])  # type: ignore[attr-defined]
+    run.__annotations__ = {**verb.__annotations__, "quiet": Quiet, "verbose": Verbose}
+    return run
