@@ -30,7 +30,8 @@ from PIL import Image as PictureFile
 from vlmquant import CalibrationSet, Encoder, get_recipe, load_model, open_bundle
 from vlmquant.bench.environment import this_environment
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.budget.search import Budget, quantize_within_budget
+from vlmquant.budget.budget import Budget
+from vlmquant.budget.search import quantize_within_budget
 from vlmquant.build.build import calibration_inputs, quantize_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.captions import read_caption_table

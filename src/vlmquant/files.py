@@ -1,17 +1,21 @@
 """Files: written whole or not at all, and where what this program remembers between runs is kept."""
 
+import errno
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from vlmquant.errors import VlmQuantError
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:
-    """Write `content` (text as UTF-8) to `path` through a temporary file beside it, and return `path`.
+    """Write `content` to `path` through a temporary file beside it, and return `path`.
 
-    After a crash or a power cut the old file or the new one is there, never a part. Raises OSError.
+    Text is written as UTF-8, what UTF-8 has no bytes for (names of files may hold such) as escapes. After a crash or a
+    power cut the old file or the new one is there, never a part. Raises OSError.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -34,3 +38,30 @@ def cache_folder(name: str) -> Path:
     except RuntimeError as error:  # a user without a home, as containers have them
         raise VlmQuantError("this user has no home folder to remember things in; set XDG_CACHE_HOME to one") from error
     return home / "vlmquant" / name
+
+
+LEAST_FREE_BYTES = 2**20
+
+
+def check_writable(folder: Path) -> None:
+    """See, before any work, that files can be written into `folder`, which need not exist; nothing is left behind.
+
+    Raises VlmQuantError where something on the way is a file, where it may not be written, its name is too long, or no
+    room is left.
+    """
+    try:
+        there = folder
+        while not there.exists() and there != there.parent:
+            if there.is_symlink():
+                raise FileNotFoundError(errno.ENOENT, "it is a link to nothing", str(there))
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"\0")
+            probe.flush()
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise VlmQuantError(
+            f"cannot write {str(folder)!r}: {error.strerror or error}; choose another output"
+        ) from error
+    if free < LEAST_FREE_BYTES:
+        raise VlmQuantError(f"cannot write {str(folder)!r}: its disk is full; make room, or choose another output")

@@ -57,11 +57,11 @@ def available_cores() -> int:
     return these_cores().threads
 
 
-def check_threads(threads: int | None) -> int | None:
-    """Return `threads`, None where the choice is left open. Raises EngineError for a number no machine has use for."""
+def check_threads(threads: int) -> int:
+    """Return `threads`. Raises EngineError for a number that no machine has use for."""
     logical = os.cpu_count() or 1
     most = max(FEWEST_ALLOWED, MOST_THREADS_PER_CPU * logical)
-    if threads is not None and not 1 <= threads <= most:
+    if not 1 <= threads <= most:
         raise EngineError(
             f"threads must be at least 1 and at most {most} on this machine of {logical} logical CPUs, got {threads}"
         )

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from vlmquant import __version__
-from vlmquant.cli import analyze, bench, blip, demo, detect, doctor, evaluate, quantize, recover, report, sweep
+from vlmquant.cli import analyze, bench, blip, budget, demo, detect, doctor, evaluate, quantize, recover, report, sweep
 from vlmquant.cli.options import with_levels
 
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo.demo,
     "doctor": doctor.doctor,
     "quantize": quantize.quantize,
+    "budget": budget.budget,
     "recover": recover.recover,
     "recipes": quantize.recipes,
     "verify": quantize.verify,

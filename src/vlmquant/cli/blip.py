@@ -1,7 +1,5 @@
 """`vlmquant caption` and `vlmquant answer`: BLIP at work on pictures."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from vlmquant.data.images import FileImage, LazyImages, inspect
 from vlmquant.errors import DataError, ExitCode
 from vlmquant.files import write_whole
 from vlmquant.progress import Track, silent
+from vlmquant.text import csv_table
 
 if TYPE_CHECKING:
     from vlmquant.models.blip_runner import BlipRunner
@@ -215,11 +214,7 @@ def finish(
 
 def as_csv(rows: Sequence[Mapping[str, str]]) -> str:
     """Return a table with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_table(list(rows[0]), rows)
 
 
 def as_lines(rows: Sequence[Mapping[str, str]]) -> str:

@@ -55,8 +55,3 @@ def tracker(json_output: bool) -> Track:
     if json_output or says_less():
         return silent
     return bar if sys.stderr.isatty() else PlainLines(sys.stderr)
-
-
-def megabytes(count: int) -> str:
-    """Write a number of bytes in MiB."""
-    return f"{count / 2**20:.1f} MiB"
