@@ -29,7 +29,8 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     """Write `content` to `path` through a temporary file beside it, and return `path`.
 
     Text is written as UTF-8, what UTF-8 has no bytes for (names of files may hold such) as escapes. After a crash or a
-    power cut the old file or the new one is there, never a part. Whoever else is writing it is waited for. Raises OSError.
+    power cut the old file or the new one is there, never a part. Whoever else is writing it is waited for.
+    Raises OSError.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp")

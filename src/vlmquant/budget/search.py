@@ -21,6 +21,7 @@ from vlmquant.bundle.manifest import add_file
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.families import FloatModel
 from vlmquant.data.sets import ImageSet
 from vlmquant.errors import RecipeError
 from vlmquant.models.generate import GenerationOptions
@@ -29,7 +30,7 @@ from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_component
 
 
 def quantize_within_budget(
-    model: ClipModel | BlipModel,
+    model: FloatModel,
     calibration: CalibrationSet | None,
     data: ImageSet,
     budget: Budget,
@@ -66,7 +67,7 @@ def quantize_within_budget(
             threads=threads,
             track=track,
         )
-    else:
+    elif isinstance(model, ClipModel):
         family = ClipCandidates(
             model=model,
             calibration=calibration,
@@ -75,6 +76,10 @@ def quantize_within_budget(
             engine=engine,
             threads=threads,
             track=track,
+        )
+    else:
+        raise RecipeError(
+            f"{model.name!r} is a {model.head}, of which no search knows candidates; quantize it by a recipe"
         )
     return search(family, data, budget, output, overwrite=overwrite, track=track)
 
