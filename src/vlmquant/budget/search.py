@@ -78,9 +78,7 @@ def quantize_within_budget(
             track=track,
         )
     else:
-        raise RecipeError(
-            f"{model.name!r} is a {model.head}, of which no search knows candidates; quantize it by a recipe"
-        )
+        raise RecipeError(f"{model.name!r} is a {model.head}, which no search knows; quantize it by a recipe")
     return search(family, data, budget, output, overwrite=overwrite, track=track)
 
 
