@@ -5,6 +5,8 @@ import io
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from vlmquant.errors import DataError
+
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that move the cursor, reorder the line, break it, or cannot be encoded."""
 
@@ -27,9 +29,16 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def counted(count: int, noun: str) -> str:
-    """Return the number and its noun: "1 frame", "2 frames"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return the number and its noun: "1 frame", "2 frames"; `plural` is another one than with an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def checked_text(text: str) -> str:
+    """Return `text`, which a model is to read. Raises DataError where it holds bytes that are not UTF-8."""
+    if encodable(text) != text:
+        raise DataError(f"the text '{printable(text)}' holds bytes that are not UTF-8; write it in UTF-8")
+    return text
 
 
 def megabytes(count: int) -> str:
@@ -54,7 +63,9 @@ def csv_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     shown = printable(value)
-    return f"'{shown}" if shown.lstrip().startswith(_BEGIN_FORMULAS) and not _is_number(shown) else shown
+    bare = shown.strip()
+    runs = bare.startswith(_BEGIN_FORMULAS) and len(bare) > 1 and not _is_number(bare)
+    return f"'{shown}" if runs else shown
 
 
 def _is_number(text: str) -> bool:

@@ -105,7 +105,7 @@ CASES: dict[str, tuple[str, Callable[[Place], object], str]] = {
     "no images asked for": ("--images", lambda _: 0, "got 0"),
     "no texts": ("--texts", lambda place: place.recipe("\n\n", ".txt"), "is empty"),
     "texts in no encoding": ("--texts", lambda place: place.photos / "0.png", "0.png"),
-    "unknown component": ("--components", lambda _: "image,audio", "unknown component 'audio'"),
+    "unknown component": ("--components", lambda _: "image,audio", "component of a dual-encoder 'audio'"),
     "a drop without data": ("--max-drop", lambda _: 5, "--max-drop and --data go together"),
     "data without a drop": ("--data", lambda place: place.photos, "a budget needs a bound"),
     "a size of nothing": ("--max-megabytes", lambda _: 0, "must be above 0"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vlmquant.budget.log import Rule, Tried
+from vlmquant.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def _fewest_float(try_step: Try, worst: Sequence[str], base: Step) -> list[Tried
     tried: list[Tried] = []
 
     def enough(count: int) -> bool:
-        label = f"{base.name}, {count} worst layer{'' if count == 1 else 's'} float"
+        label = f"{base.name}, {counted(count, 'worst layer')} float"
         tried.append(try_step(replace(base, name=label, kept_float=tuple(worst[:count]))))
         return tried[-1].inside
 

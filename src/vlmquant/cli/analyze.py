@@ -12,6 +12,7 @@ from vlmquant.cli.options import AllowPickle, Json, RecipeName, Texts, words
 from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.recipe import get_recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
+from vlmquant.text import counted
 
 if TYPE_CHECKING:
     from vlmquant.lab.analysis.run import Analysis
@@ -48,7 +49,7 @@ def analyze(
     track = show.tracker(json_output)
     calibration = CalibrationSet.from_files(calibrate, texts, count=images, track=track)
     found = run(load_model(checkpoint, allow_pickle=allow_pickle), calibration, chosen, compared, track)
-    written = write_analysis(output, found)
+    (written,) = [write_analysis(output, found) for _ in track(["page"], "Drawing the page")]
     if json_output:
         show.as_json({"files": [str(path) for path in written], **found.to_dict()})
         return
@@ -78,7 +79,7 @@ def print_analysis(found: "Analysis", written: Sequence[Path]) -> None:
         ]
         title = f"{component} tower: the {len(layers)} most sensitive of {len(tower.sensitivity)} layers"
         show.table(title, ("layer", "1 - cosine", "rank agreement", "output SQNR dB"), layers)
-    show.line(f"{written[1]}: the page; {len(written) - 2} pictures and {written[0].name} beside it")
+    show.line(f"{written[1]}: the page; {counted(len(written) - 2, 'picture')} and {written[0].name} beside it")
 
 
 def _decibels(site: "SiteFacts") -> str:

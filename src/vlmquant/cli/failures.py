@@ -25,6 +25,7 @@ _MEMORY_WORDS = (
     "out of memory",
     "not enough memory",
     "allocate memory",
+    "can't alloc",
     "failed to map segment",
     "can't start new thread",
 )

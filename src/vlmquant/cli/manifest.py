@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.cli import show
-from vlmquant.text import megabytes
+from vlmquant.text import counted, megabytes
 
 
 def print_bundle(folder: Path, *, json_output: bool = False) -> None:
@@ -34,7 +34,7 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
     show.table(f"{manifest.name}: {megabytes(manifest.total_bytes)} in {folder}", columns, rows)
     for component, facts in manifest.components.items():
         if facts.kept_float:
-            show.line(f"{component}: {len(facts.kept_float)} layers stay float: {', '.join(facts.kept_float)}")
+            show.line(f"{component}: {counted(len(facts.kept_float), 'layer')} in float: {', '.join(facts.kept_float)}")
     if manifest.calibration is not None:
         about = manifest.calibration
         show.line(f"calibrated on {about['images_from']} and {about['texts']} texts of {about['texts_from']}")

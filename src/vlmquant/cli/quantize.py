@@ -16,6 +16,7 @@ from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.recipe import RECIPES, Recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
+from vlmquant.text import counted
 
 
 def quantize(
@@ -120,7 +121,9 @@ def verify(
         for row in report.rows
     ]
     columns = ("engine", "component", "cosine to stored", "cosine to float", "max difference")
-    show.table(f"{report.manifest.name}: {len(report.manifest.files)} files unaltered, probes agree", columns, rows)
+    show.table(
+        f"{report.manifest.name}: {counted(len(report.manifest.files), 'file')} unaltered, probes agree", columns, rows
+    )
 
 
 def recipes(json_output: Json = False) -> None:

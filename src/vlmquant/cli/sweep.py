@@ -75,7 +75,7 @@ def sweep(
         timing=timing,
         track=track,
     )
-    written = write_sweep(output, found)
+    (written,) = [write_sweep(output, found) for _ in track(["page"], "Drawing the page")]
     if json_output:
         show.as_json({"files": [str(path) for path in written], **to_dict(found)})
         return

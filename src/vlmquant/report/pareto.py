@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vlmquant.metrics.intervals import Interval
 from vlmquant.report.plots import AFTER, BEFORE, LINE, QUIET, plain
+from vlmquant.text import counted
 
 MIB = 2**20
 LABELS_THAT_FIT = np.array([18.0, 24.0])
@@ -129,7 +130,9 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
     plain(axes)
     axes.ticklabel_format(useOffset=False)
     counts = sorted({candidates[i].n for i in drawn.tolist()})
-    axes.set_title(f"n = {', '.join(f'{n:,}' for n in counts)}; {len(drawn)} models", loc="left", fontsize=10, pad=16)
+    axes.set_title(
+        f"n = {', '.join(f'{n:,}' for n in counts)}; {counted(len(drawn), 'model')}", loc="left", fontsize=10, pad=16
+    )
     if not len(drawn):
         return
     front = pareto_front(np.stack([x, -y], axis=1))

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from vlmquant.metrics.intervals import Interval
-from vlmquant.text import printable
+from vlmquant.text import counted, printable
 
 BEFORE, AFTER, LINE, QUIET = "#9aa7b5", "#1f4e79", "#e07b00", "0.35"
 DPI = 120
@@ -50,7 +50,7 @@ def latency_figure(pts_seconds: NDArray[np.float64], latency_ms: NDArray[np.floa
     axes.set_ylim(0, 1.15 * levels[-1][1])
     axes.set_xlabel("time in the video (s)")
     axes.set_ylabel("latency (ms per frame)")
-    axes.set_title(f"n = {len(latency_ms)} frames", loc="left", fontsize=10)
+    axes.set_title(f"n = {counted(len(latency_ms), 'frame')}", loc="left", fontsize=10)
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     plain(axes)
     return figure
