@@ -54,7 +54,7 @@ def open_blip_subject(
             "kind": "bundle",
             "precision": ", ".join(f"{name} {part.precision}" for name, part in sorted(manifest.components.items())),
             **engine_facts(placements),
-            "weights": digest(sorted((name, part.sha256) for name, part in manifest.files.items())),
+            "weights": manifest.identity,
         }
     else:
         if engine not in ("auto", "torch"):

@@ -57,12 +57,11 @@ def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool) ->
     placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
     encoder = as_encoder(open_placed(folder, manifest, placements, threads))
     components = {name: facts.precision for name, facts in manifest.components.items()}
-    weights = digest(sorted((name, facts.sha256) for name, facts in manifest.files.items()))
     facts = {
         "kind": "bundle",
         "precision": ", ".join(f"{name} {precision}" for name, precision in sorted(components.items())),
         **engine_facts(placements),
-        "weights": weights,
+        "weights": manifest.identity,
         "vlmquant": package_version("vlmquant"),
     }
     return subject_of(encoder, facts)
