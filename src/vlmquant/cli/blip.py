@@ -1,7 +1,5 @@
 """`vlmquant caption` and `vlmquant answer`: BLIP at work on pictures."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +10,13 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.models import FIRST_USE_RECIPE, first_use_folder
-from vlmquant.cli.quantize import Json, Probe, Threads
+from vlmquant.cli.options import Json, Probe, Threads
 from vlmquant.data.folders import image_files
 from vlmquant.data.images import FileImage, LazyImages, inspect
-from vlmquant.errors import DataError
+from vlmquant.errors import DataError, ExitCode
 from vlmquant.files import write_whole
 from vlmquant.progress import Track, silent
+from vlmquant.text import csv_table
 
 if TYPE_CHECKING:
     from vlmquant.models.blip_runner import BlipRunner
@@ -208,16 +207,12 @@ def finish(
         if broken:
             show.line(f"{len(broken)} of {len(rows) + len(broken)} pictures skipped")
     if broken:
-        raise typer.Exit(5)
+        raise typer.Exit(ExitCode.SOME_SKIPPED)
 
 
 def as_csv(rows: Sequence[Mapping[str, str]]) -> str:
     """Return a table with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_table(list(rows[0]), rows)
 
 
 def as_lines(rows: Sequence[Mapping[str, str]]) -> str:

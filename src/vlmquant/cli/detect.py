@@ -9,7 +9,7 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.models import open_model
-from vlmquant.cli.quantize import Json, Probe, Threads
+from vlmquant.cli.options import Engine, Json, Probe, Threads
 from vlmquant.errors import DataError, VideoError
 from vlmquant.text import counted, encodable
 
@@ -42,7 +42,7 @@ def detect(
         list[str] | None, typer.Option("--not", help="What the events are not; may be repeated.")
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 5.0,
-    engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     probe: Probe = True,
     as_float: Annotated[bool, typer.Option("--float", help="Run a checkpoint unquantized, in torch.")] = False,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json, Probe, Threads
-from vlmquant.errors import DataError
+from vlmquant.cli.options import Json, Probe, Threads
+from vlmquant.errors import DataError, ExitCode
 from vlmquant.files import cache_folder
 
 if TYPE_CHECKING:
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from vlmquant.tasks.result import TaskResult
 
 FIDELITY = "fidelity"
-EXIT_CODES = {None: 0, "within": 0, "beyond": 1, "undecided": 4}
-"""By verdict; 2 is a user's error and 3 two results that cannot be compared."""
+EXIT_CODES = {
+    None: ExitCode.OK,
+    "within": ExitCode.OK,
+    "beyond": ExitCode.BEYOND,
+    "undecided": ExitCode.UNDECIDED,
+}
+"""By verdict."""
 
 
 def evaluate(
@@ -64,8 +69,8 @@ def evaluate(
 ) -> None:
     """Score a model on data and compare it, sample by sample, with its float original.
 
-    Exit code: 0 the drop is within --max-drop (or none was named), 1 beyond it, 2 a user's error, 3 the two results
-    cannot be compared, 4 these samples cannot tell.
+    Exit code: 0 the drop is within --max-drop (or none was named), 1 a crash (no verdict), 2 a user's error, 3 the two
+    results cannot be compared, 4 these samples cannot tell, 6 the drop is beyond --max-drop.
     """
     from vlmquant.tasks.evaluate import evaluate as run
     from vlmquant.tasks.evaluate_blip import BLIP_TASKS
@@ -269,7 +274,7 @@ def _print_fidelity(fidelity: "FidelityResult") -> None:
 
 
 def selfcheck(json_output: Json = False) -> None:
-    """Recompute every score whose value is known, offline; exit code 1 when one is off."""
+    """Recompute every score whose value is known, offline; exit code 6 when one is off."""
     from vlmquant.selfcheck import run_selfcheck
 
     report = run_selfcheck(show.tracker(json_output))
@@ -280,4 +285,4 @@ def selfcheck(json_output: Json = False) -> None:
         show.table("Self-check", ("", "score", "measured", "expected"), rows)
         show.line(f"{len(report.checks) - len(report.failed)} of {len(report.checks)} checks passed")
     if not report.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.BEYOND)

@@ -5,11 +5,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vlmquant.errors import DataError
+from vlmquant.errors import NotComparableError
 
 PROTOCOL_VERSION = 1
-UNLIKE_EXIT_CODE = 3
-"""What the command line ends with when two results cannot be compared, apart from other errors of a user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,7 @@ class Protocol:
         return replace(self, settings=(*self.settings, (name, value)))
 
     def require_equal(self, other: "Protocol") -> None:
-        """Raise DataError naming every field in which `other` differs."""
+        """Raise NotComparableError naming every field in which `other` differs."""
         mine, theirs = self._fields(), other._fields()
         unlike = [
             f"{name} ({mine.get(name, 'absent')} / {theirs.get(name, 'absent')})"
@@ -45,12 +43,10 @@ class Protocol:
             if mine.get(name) != theirs.get(name)
         ]
         if unlike:
-            error = DataError(
+            raise NotComparableError(
                 f"these results cannot be compared: they differ in {', '.join(unlike)}; "
                 "evaluate both models again with the same data and settings"
             )
-            error.exit_code = UNLIKE_EXIT_CODE
-            raise error
 
     def _fields(self) -> dict[str, object]:
         fixed = {"task": self.task, "dataset": self.dataset, "samples": self.samples, "version": self.version}

@@ -12,11 +12,9 @@ from PIL import Image as PillowImage
 
 from vlmquant.errors import DataError, unknown
 from vlmquant.files import write_whole
-from vlmquant.text import encodable, printable
+from vlmquant.text import csv_cell, encodable, printable
 from vlmquant.video.detect import Detection
 from vlmquant.video.output import THUMBNAILS, OutputFolder, writing
-
-_BEGIN_FORMULAS = ("=", "+", "-", "@")
 
 SCHEMA_VERSION = 1
 """Of the rows of events.jsonl and events.csv; grows when a column changes its meaning or goes away."""
@@ -110,7 +108,7 @@ def write_scores(detection: Detection, folder: Path) -> Path:
         [f"{pts:.6f}", *(f"{score:.6f}" for score in row)]
         for pts, row in zip(detection.pts_seconds, detection.scores, strict=True)
     ]
-    return write_whole(folder / "scores.csv", _table([("pts_seconds", *map(_cell, detection.names)), *rows]))
+    return write_whole(folder / "scores.csv", _table([("pts_seconds", *map(csv_cell, detection.names)), *rows]))
 
 
 def write_vtt(detection: Detection, folder: Path) -> Path:
@@ -168,12 +166,8 @@ FILES = {
 """Where each output lies in the folder."""
 
 
-def _cell(value: Any) -> Any:
-    """Return a value as spreadsheets show it and do not run it: text that looks like a formula begins with '."""
-    if not isinstance(value, str | list):
-        return value
-    text = printable(value if isinstance(value, str) else " | ".join(value))
-    return f"'{text}" if text.startswith(_BEGIN_FORMULAS) else text
+def _cell(value: Any) -> object:
+    return csv_cell(" | ".join(value) if isinstance(value, list) else value)
 
 
 def _table(rows: Collection[Collection[Any]]) -> bytes:
