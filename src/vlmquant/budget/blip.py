@@ -19,7 +19,6 @@ from vlmquant.build.build import check_free
 from vlmquant.bundle.blip_runtime import open_blip
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.blip import BlipModel
-from vlmquant.checkpoints.blip_inputs import components_of
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.data.sets import CaptionedImages, ImageSet, QuestionedImages
 from vlmquant.errors import DataError, unknown
@@ -154,7 +153,7 @@ def _checked_metric(model: BlipModel, data: ImageSet, metric: str | None) -> str
 
 
 def _by_component(model: BlipModel, vision: str, text: str) -> dict[str, Recipe]:
-    return {name: get_recipe(vision if name == "vision" else text) for name in components_of(model)}
+    return {name: get_recipe(vision if name == "vision" else text) for name in model.components}
 
 
 def _tried(

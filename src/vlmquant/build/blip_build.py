@@ -20,13 +20,11 @@ from vlmquant.bundle.blip_runtime import graph_file, load_runner
 from vlmquant.bundle.manifest import ComponentFacts, Manifest, file_facts
 from vlmquant.bundle.placement import Placement
 from vlmquant.bundle.probes import PROBES, agreement, probe_images
-from vlmquant.checkpoints.blip import BlipModel
+from vlmquant.checkpoints.blip import COMPONENTS, BlipModel
 from vlmquant.checkpoints.blip_inputs import (
-    COMPONENTS,
     BlipPart,
     blip_parts,
     component_tower,
-    components_of,
     suited,
 )
 from vlmquant.checkpoints.calibration_set import CalibrationSet
@@ -88,7 +86,7 @@ def quantize_blip(
 
 def check_recipes(model: BlipModel, recipes: Mapping[str, Recipe], calibration: CalibrationSet | None) -> None:
     """Raise RecipeError or CalibrationError where these recipes cannot make a bundle of `model`."""
-    present = components_of(model)
+    present = model.components
     if not recipes:
         raise RecipeError(f"no component to quantize; choose from {', '.join(present)}")
     for component, recipe in recipes.items():
@@ -181,7 +179,7 @@ def simulation(model: BlipModel, towers: Mapping[str, nn.Module]) -> BlipRunner:
 
 def recipes_in_words(model: BlipModel, recipes: Mapping[str, Recipe]) -> str:
     """Return one name where all components have the same recipe, "vision=static-int8 decoder=..." otherwise."""
-    names = {name: recipes[name].name if name in recipes else "float32" for name in components_of(model)}
+    names = {name: recipes[name].name if name in recipes else "float32" for name in model.components}
     if len(set(names.values())) == 1:
         return next(iter(names.values()))
     return " ".join(f"{component}={name}" for component, name in names.items())

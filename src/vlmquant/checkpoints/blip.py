@@ -17,12 +17,12 @@ from transformers import (
 )
 
 from vlmquant.checkpoints.blip_graphs import CrossGraph, DecoderGraph, MatcherGraph, QuestionGraph, VisionGraph
-from vlmquant.checkpoints.checkpoint import Checkpoint, fill, usable_device
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, usable_device
 from vlmquant.checkpoints.clip import check_image_size
 from vlmquant.errors import ModelError, unknown
 from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.generate import GenerationOptions
-from vlmquant.models.spec import PREPROCESSOR, ImageSpec
+from vlmquant.models.spec import PREPROCESSOR, Head, ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
 
 KINDS: dict[str, tuple[BlipKind, Any]] = {
@@ -31,6 +31,14 @@ KINDS: dict[str, tuple[BlipKind, Any]] = {
     "BlipForImageTextRetrieval": ("matching", BlipForImageTextRetrieval),
 }
 """What `architectures` in `config.json` may name, with the kind of model and transformers' class."""
+HEADS: dict[BlipKind, Head] = {"captioning": "captioner", "vqa": "answerer", "matching": "matcher"}
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "vision": ("vision",),
+    "question_encoder": ("question_encoder",),
+    "matcher": ("matcher",),
+    "decoder": ("cross", "decoder"),
+}
+"""What a recipe can name, and the graphs of which it consists."""
 _STATES = ("vision", "cross", "question_encoder")
 """Graphs whose results only go to other graphs; on CUDA they stay there."""
 
@@ -41,7 +49,7 @@ class BlipModel:
 
     `graphs` holds "vision" and, for captioning, "cross" and "decoder"; for vqa these and "question_encoder"; for
     matching "matcher". `layers`, `heads` and `head_dim` are the text model's. `start_id`, `end_id` and `pad_id` are
-    the decoder's. `weights_sha256` is over the bytes of the weight files, in the order of their names.
+    the decoder's. `weights_sha256` and `settings_sha256` are the `Checkpoint`'s.
     """
 
     name: str
@@ -57,7 +65,23 @@ class BlipModel:
     heads: int
     head_dim: int
     weights_sha256: str
+    settings_sha256: str
     random_weights: bool
+
+    @property
+    def head(self) -> Head:
+        """What the graphs together do."""
+        return HEADS[self.kind]
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Return what a recipe can name, in the order in which they run."""
+        return tuple(name for name, graphs in COMPONENTS.items() if all(graph in self.graphs for graph in graphs))
+
+    @property
+    def identity(self) -> str:
+        """Return the sha256 over all that decides a result."""
+        return identity_of(self.weights_sha256, self.settings_sha256)
 
     def runner(
         self, options: GenerationOptions | None = None, device: str = "cpu", half: bool = False, batch_size: int = 8
@@ -126,6 +150,7 @@ def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device
         heads=text.num_attention_heads,
         head_dim=text.hidden_size // text.num_attention_heads,
         weights_sha256=checkpoint.weights_sha256,
+        settings_sha256=checkpoint.settings_sha256,
         random_weights=checkpoint.random_weights,
     )
 

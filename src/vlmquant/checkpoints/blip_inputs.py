@@ -1,6 +1,6 @@
 """What the graphs of a BLIP are calibrated on: images, and texts that the float model itself writes about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlmquant.checkpoints.blip import BlipModel
+from vlmquant.checkpoints.blip import COMPONENTS, BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.graph_tower import Batch, DecodingTower, GraphTower
 from vlmquant.errors import DataError
@@ -22,13 +22,6 @@ from vlmquant.models.prompts import (
 )
 from vlmquant.progress import Track, silent
 
-COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "vision": ("vision",),
-    "question_encoder": ("question_encoder",),
-    "matcher": ("matcher",),
-    "decoder": ("cross", "decoder"),
-}
-"""What a recipe can name, and the graphs of which it consists."""
 WRITTEN = 20
 """The most tokens that the float model writes about an image, to be read by its decoder."""
 
@@ -40,11 +33,6 @@ class BlipPart:
     component: str
     tower: nn.Module
     inputs: Sequence[Batch]
-
-
-def components_of(model: BlipModel) -> tuple[str, ...]:
-    """Return the components that `model` has."""
-    return tuple(name for name, graphs in COMPONENTS.items() if all(graph in model.graphs for graph in graphs))
 
 
 def component_tower(model: BlipModel, component: str) -> nn.Module:
@@ -104,7 +92,7 @@ def blip_parts(model: BlipModel, calibration: CalibrationSet, batch: int, track:
         start = torch.tensor([[model.start_id]])
         given = [Batch((torch.cat([start, ids[:, 1:-1]], dim=1), states)) for ids, states in pairs]
         inputs["decoder"] = _own_texts(model, seen, track) + given
-    return [BlipPart(name, component_tower(model, name), inputs[name]) for name in components_of(model)]
+    return [BlipPart(name, component_tower(model, name), inputs[name]) for name in model.components]
 
 
 def _own_texts(model: BlipModel, states: Sequence[Tensor], track: Track) -> list[Batch]:

@@ -18,17 +18,35 @@ RANDOM_WEIGHTS_KEY = "vlmquant_random_weights"
 """Key of `config.json` that says the weights were drawn, not trained."""
 
 
+SETTINGS = (
+    "added_tokens.json",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+"""Every file beside the weights that can change a result."""
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What a folder holds: `config` is its `config.json`, `state` all tensors as float32 (integers as they are).
 
-    `weights_sha256` is over the bytes of the weight files, in the order of their names.
+    `weights_sha256` is over the bytes of the weight files, in the order of their names; `settings_sha256` over all
+    other files that decide a result (`SETTINGS`).
     """
 
     folder: Path
     config: dict[str, Any]
     state: dict[str, Tensor]
     weights_sha256: str
+    settings_sha256: str
 
     @property
     def model_type(self) -> str:
@@ -41,11 +59,10 @@ class Checkpoint:
         return bool(self.config.get(RANDOM_WEIGHTS_KEY, False))
 
     @classmethod
-    def open(cls, folder: Path, model_types: Collection[str], allow_pickle: bool) -> "Checkpoint":
-        """Read `folder`. Raises ModelError when a file is missing, unsafe or broken, or the type is not a known one."""
-        config = _read_config(folder, model_types)
+    def open(cls, folder: Path, config: dict[str, Any], allow_pickle: bool) -> "Checkpoint":
+        """Read the weights of `folder` beside its `config`. Raises ModelError when a file is missing or broken."""
         files = _weight_files(folder, allow_pickle)
-        return cls(folder.resolve(), config, _read_weights(files), _sha256(files))
+        return cls(folder.resolve(), config, _read_weights(files), _sha256(files), settings_sha256(folder))
 
 
 def usable_device(device: str) -> torch.device:
@@ -64,7 +81,22 @@ def usable_device(device: str) -> torch.device:
     return target
 
 
-def _read_config(folder: Path, model_types: Collection[str]) -> dict[str, Any]:
+def settings_sha256(folder: Path) -> str:
+    """Return the digest of every file of `SETTINGS` that `folder` holds, with its name."""
+    sha = hashlib.sha256()
+    for path in (folder / name for name in SETTINGS):
+        if path.is_file():
+            sha.update(f"{path.name} {_sha256([path])}\n".encode())
+    return sha.hexdigest()
+
+
+def identity_of(weights_sha256: str, settings_sha256: str) -> str:
+    """Return the sha256 of a float model: equal identities give equal results."""
+    return hashlib.sha256(f"{weights_sha256} {settings_sha256}".encode()).hexdigest()
+
+
+def read_config(folder: Path, model_types: Collection[str]) -> dict[str, Any]:
+    """Return the `config.json` of `folder`. Raises ModelError when it is missing, broken or of no known model type."""
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no config.json; expected a Hugging Face checkpoint folder")
@@ -75,7 +107,9 @@ def _read_config(folder: Path, model_types: Collection[str]) -> dict[str, Any]:
     if not isinstance(content, dict) or "model_type" not in content:
         raise ModelError(f"{path} names no model_type; expected a Hugging Face checkpoint folder of a CLIP")
     if content["model_type"] not in model_types:
-        raise unknown(ModelError, "model_type", str(content["model_type"]), model_types)
+        named = content.get("architectures") or ["no architecture"]
+        of_no_family = unknown(ModelError, "model_type", str(content["model_type"]), model_types)
+        raise ModelError(f"{path} is of {', '.join(map(str, named))}: {of_no_family}")
     return content
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from vlmquant.checkpoints.checkpoint import Checkpoint, fill
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of
 from vlmquant.errors import ModelError
 from vlmquant.models.encoder import DualEncoder
-from vlmquant.models.spec import FloatArray, IdArray, ImageSpec
+from vlmquant.models.spec import FloatArray, Head, IdArray, ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
 
 _GREATEST_ID_POOLING = 2
@@ -58,8 +58,7 @@ class TextTower(nn.Module):
 class ClipModel:
     """A float32 checkpoint with everything needed to run it.
 
-    `logit_scale` is the factor itself, not its logarithm. `weights_sha256` is over the bytes of the weight files, in
-    the order of their names.
+    `logit_scale` is the factor itself, not its logarithm. The digests are the `Checkpoint`'s.
     """
 
     name: str
@@ -70,7 +69,28 @@ class ClipModel:
     tokenizer: Tokenizer
     logit_scale: float
     weights_sha256: str
+    settings_sha256: str
     random_weights: bool
+
+    @property
+    def head(self) -> Head:
+        """Images and texts to vectors in one space."""
+        return "dual-encoder"
+
+    @property
+    def graphs(self) -> Mapping[str, nn.Module]:
+        """Return the towers by name."""
+        return {"image": self.image_tower, "text": self.text_tower}
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Return what a recipe can name."""
+        return tuple(self.graphs)
+
+    @property
+    def identity(self) -> str:
+        """Return the sha256 over all that decides a result."""
+        return identity_of(self.weights_sha256, self.settings_sha256)
 
     def encoder(self) -> DualEncoder:
         """Return the Encoder that runs both towers in torch, where their weights are."""
@@ -111,6 +131,7 @@ def load_clip(checkpoint: Checkpoint, name: str, device: torch.device) -> ClipMo
         tokenizer=tokenizer,
         logit_scale=float(clip.logit_scale.exp()),
         weights_sha256=checkpoint.weights_sha256,
+        settings_sha256=checkpoint.settings_sha256,
         random_weights=checkpoint.random_weights,
     )
 

@@ -190,5 +190,6 @@ def load_clip_resnet(checkpoint: Checkpoint, name: str, device: torch.device) ->
         tokenizer=tokenizer,
         logit_scale=float(towers.logit_scale.exp()),
         weights_sha256=checkpoint.weights_sha256,
+        settings_sha256=checkpoint.settings_sha256,
         random_weights=checkpoint.random_weights,
     )

@@ -29,10 +29,10 @@ class Opened:
     notes: tuple[str, ...]
 
 
-def first_use_folder(weights_sha256: str) -> Path:
+def first_use_folder(identity: str) -> Path:
     """Return where a checkpoint that is quantized on first use is kept, one folder for each form of the recipe."""
     recipe = digest(get_recipe(FIRST_USE_RECIPE).to_dict())
-    return cache_folder("bundles") / f"{weights_sha256[:16]}-{FIRST_USE_RECIPE}-{recipe[:8]}-schema{SCHEMA_VERSION}"
+    return cache_folder("bundles") / f"{identity[:16]}-{FIRST_USE_RECIPE}-{recipe[:8]}-schema{SCHEMA_VERSION}"
 
 
 def open_model(
@@ -47,8 +47,8 @@ def open_model(
 ) -> Opened:
     """Open a bundle, a checkpoint folder or a hub id; None is the bundled street model.
 
-    A checkpoint is quantized on first use, calibrated on frames sampled from `videos`, and kept under the hash of its
-    weights; `as_float` runs it unquantized in torch.
+    A checkpoint is quantized on first use, calibrated on frames sampled from `videos`, and kept under its
+    identity; `as_float` runs it unquantized in torch.
     """
     if name is not None and (Path(name) / MANIFEST).is_file():
         if as_float:
@@ -65,7 +65,7 @@ def open_model(
     model = load_model(name)
     if as_float:
         return Opened(model.encoder(), (*notes, f"running {model.name} unquantized (float32, torch)"))
-    folder = first_use_folder(model.weights_sha256)
+    folder = first_use_folder(model.identity)
     if not (folder / MANIFEST).is_file():
         from vlmquant.build.build import quantize_model
 

@@ -107,7 +107,6 @@ def quantize(
             raise RecipeError("--max-megabytes and --max-latency-ms are for a CLIP; a BLIP takes --component-recipe")
         from vlmquant.build.blip_build import quantize_blip
         from vlmquant.checkpoints import load_blip
-        from vlmquant.checkpoints.blip_inputs import components_of
 
         blip = load_blip(checkpoint, allow_pickle=allow_pickle)
         if max_drop is not None and data is not None:
@@ -130,7 +129,7 @@ def quantize(
                 json_output=json_output,
             )
         else:
-            recipes = {**dict.fromkeys(components_of(blip) if named is None else named, chosen), **by_component}
+            recipes = {**dict.fromkeys(blip.components if named is None else named, chosen), **by_component}
             quantize_blip(blip, recipes, calibration, output, overwrite=overwrite, track=track)
     elif by_component:
         raise RecipeError("--component-recipe is for a BLIP; a CLIP has one recipe and --components")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ IdArray: TypeAlias = NDArray[np.int64]
 ByteArray: TypeAlias = NDArray[np.uint8]
 Image: TypeAlias = PillowImage.Image | ByteArray
 """A picture: a Pillow image of any mode, or uint8 RGB of shape (height, width, 3)."""
+
+Head: TypeAlias = Literal["dual-encoder", "captioner", "answerer", "matcher"]
+"""What a model does with images and texts, whatever family it is of."""
 
 
 class Encoder(Protocol):

@@ -66,7 +66,7 @@ def open_blip_subject(
             "precision": runner.name.removeprefix(loaded.name).strip(" ()"),
             "engine": "torch",
             "engine_version": package_version("torch"),
-            "weights": loaded.weights_sha256,
+            "weights": loaded.identity,
         }
     facts["vlmquant"] = package_version("vlmquant")
     identity = digest(deciding(facts), asdict(options), asdict(runner.image_spec))

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmquant.bundle.manifest import MANIFEST, file_facts
+from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.bundle.placement import Placement, in_words, place, warnings_of
 from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.checkpoints import load_model
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from vlmquant.checkpoints.clip import ClipModel
 
 WARNING = "engine_warning"
-PREPROCESSING_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +84,12 @@ def deciding(facts: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def checkpoint_subject(loaded: "ClipModel") -> Subject:
     """Return a loaded checkpoint as it runs in torch."""
-    files = [loaded.folder / name for name in PREPROCESSING_FILES]
     facts = {
         "kind": "checkpoint",
         "precision": "float32",
         "engine": "torch",
         "engine_version": package_version("torch"),
-        "weights": digest(loaded.weights_sha256, [file_facts(path).sha256 for path in files if path.is_file()]),
+        "weights": loaded.identity,
         "vlmquant": package_version("vlmquant"),
     }
     return subject_of(loaded.encoder(), facts)
