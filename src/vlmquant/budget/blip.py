@@ -29,7 +29,7 @@ from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 from vlmquant.tasks.answering import METRIC as VQA_ACCURACY
 from vlmquant.tasks.answering import score_answers, write_answers
 from vlmquant.tasks.captioning import score_captions, write_captions
-from vlmquant.tasks.evaluate_blip import score_changes
+from vlmquant.tasks.catalogue import TASKS
 from vlmquant.tasks.result import TaskResult
 
 CANDIDATES: Mapping[str, tuple[str, str]] = {
@@ -190,7 +190,9 @@ class _Yardstick:
         """Return by how many hundredths `runner` scores lower than the float model."""
         if half not in self._expected:
             self._expected[half] = self._score(self._reference, half)
-        changes = score_changes(self._score(runner, half), self._expected[half], None)
+        found = self._score(runner, half)
+        changes = TASKS[found.protocol.task].compare(found, self._expected[half], None)
+        assert isinstance(changes, tuple)
         (change,) = [change for change in changes if change.metric == self._metric]
         return points_lost(change.metric, change.difference, -100.0, change.samples)
 

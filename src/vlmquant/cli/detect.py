@@ -7,9 +7,10 @@ import numpy as np
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.models import open_model
 from vlmquant.cli.quantize import Json, Probe, Threads
 from vlmquant.errors import VlmQuantError
+from vlmquant.opening import AUTO, TORCH, RunsOn, open_named
+from vlmquant.opening.first_use import calibration_from_videos
 
 if TYPE_CHECKING:
     from vlmquant.video.detect import Detection
@@ -52,7 +53,15 @@ def detect(
     for path in videos:
         _check_readable(path)
     track = show.tracker(json_output)
-    opened = open_model(model, videos, engine=engine, threads=threads, as_float=as_float, probe=probe, track=track)
+    if as_float and engine != AUTO:
+        raise VlmQuantError(f"--float runs in torch and --engine {engine} does not; name one of the two")
+    opened = open_named(
+        model,
+        head="dual-encoder",
+        runs_on=RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe),
+        calibrate=lambda: calibration_from_videos(videos, track),
+        track=track,
+    )
     results = []
     for path in videos:
         folder = output if len(videos) == 1 else output / path.name
