@@ -30,12 +30,14 @@ from PIL import Image as PictureFile
 from vlmquant import CalibrationSet, Encoder, get_recipe, load_model, open_bundle
 from vlmquant.bench.environment import this_environment
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.budget.search import Budget, quantize_within_budget
+from vlmquant.budget.budget import Budget
+from vlmquant.budget.search import quantize_within_budget
 from vlmquant.build.build import calibration_inputs, quantize_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.captions import read_caption_table
 from vlmquant.data.sets import CaptionedImages
 from vlmquant.data.webdataset import read_webdataset
+from vlmquant.files import digest
 from vlmquant.lab.stress import stressed
 from vlmquant.metrics.ranking import refuse_non_finite
 from vlmquant.models.encoder import DualEncoder
@@ -44,12 +46,11 @@ from vlmquant.models.spec import FloatArray, Image, ImageSpec
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import simulation_only
-from vlmquant.tasks.classification import embed_classes, score_zero_shot
+from vlmquant.tasks.classification import score_zero_shot
 from vlmquant.tasks.compare import compare
-from vlmquant.tasks.encode import BATCH_SIZE
-from vlmquant.tasks.protocol import digest
+from vlmquant.tasks.encode import BATCH_SIZE, embed_classes, encode_captions
 from vlmquant.tasks.result import TaskResult, save_json
-from vlmquant.tasks.retrieval import encode_captions, score_retrieval
+from vlmquant.tasks.retrieval import score_retrieval
 
 BUDGETED = "max-drop-0.3"
 BUDGET = Budget(max_drop_points=0.3, metric="fidelity")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmquant import CalibrationSet, get_recipe, load_model
-from vlmquant.bench.environment import available_cores, this_environment
+from vlmquant.bench.environment import this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio, quantile
 from vlmquant.bench.race import WORKER, Record, Schedule, race
@@ -29,6 +29,7 @@ from vlmquant.bench.worker import peak_rss_bytes
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, verify
 from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.limits import available_cores
 from vlmquant.process import WorkerProcess
 from vlmquant.progress import silent
 from vlmquant.tasks.result import save_json

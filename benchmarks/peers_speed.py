@@ -23,13 +23,14 @@ from peers_build import FILE_PEERS, TORCH_PEERS, Tower
 from peers_worker import FLOAT_ONNX, OURS_ONNX, WORKER
 
 from vlmquant import get_recipe, load_model
-from vlmquant.bench.environment import available_cores, this_environment
+from vlmquant.bench.environment import this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio
 from vlmquant.bench.race import Record, Schedule, race
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.engines import ENGINES
+from vlmquant.limits import available_cores
 from vlmquant.process import WorkerProcess
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS

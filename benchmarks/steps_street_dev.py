@@ -24,7 +24,7 @@ from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme
-from vlmquant.tasks.classification import embed_classes
+from vlmquant.tasks.encode import embed_classes
 from vlmquant.tasks.result import save_json
 
 BATCH = 64

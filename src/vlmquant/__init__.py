@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmquant.budget.search import Budget as Budget
+    from vlmquant.budget.budget import Budget as Budget
     from vlmquant.budget.search import quantize_within_budget as quantize_within_budget
     from vlmquant.build.blip_build import quantize_blip as quantize_blip
     from vlmquant.build.build import quantize_model as quantize_model
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vlmquant.video.write import write_detection as write_detection
 
 _HOMES = {
-    "Budget": "vlmquant.budget.search",
+    "Budget": "vlmquant.budget.budget",
     "CalibrationSet": "vlmquant.checkpoints.calibration_set",
     "Encoder": "vlmquant.models.spec",
     "EventQuery": "vlmquant.video.score",

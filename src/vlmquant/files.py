@@ -1,20 +1,23 @@
 """Files: written whole or not at all, where what this program remembers between runs is kept, and under which key."""
 
+import errno
 import hashlib
 import json
 import os
-from contextlib import suppress
+import shutil
+import tempfile
 from pathlib import Path
 
 from vlmquant.errors import VlmQuantError
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:
-    """Write `content` (text as UTF-8) to `path` through a temporary file beside it, and return `path`.
+    """Write `content` to `path` through a temporary file beside it, and return `path`.
 
-    After a crash or a power cut the old file or the new one is there, never a part. Raises OSError.
+    Text is written as UTF-8, what UTF-8 has no bytes for (names of files may hold such) as escapes. After a crash or a
+    power cut the old file or the new one is there, never a part. Raises OSError.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -25,23 +28,6 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def check_folder(folder: Path) -> None:
-    """Make sure that `folder` can be made and written to, before the work whose result goes there; leaves no trace.
-
-    Raises VlmQuantError naming what is in the way.
-    """
-    present = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
-    probe = present / f".{os.getpid()}.probe"
-    try:
-        probe.touch()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise VlmQuantError(f"{folder} cannot be written ({present}: {reason}); choose another place") from error
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def cache_folder(name: str) -> Path:
@@ -60,3 +46,30 @@ def digest(*parts: object) -> str:
     """Return the sha256 of JSON-like values."""
     text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+LEAST_FREE_BYTES = 2**20
+
+
+def check_writable(folder: Path) -> None:
+    """See, before any work, that files can be written into `folder`, which need not exist; nothing is left behind.
+
+    Raises VlmQuantError where something on the way is a file, where it may not be written, its name is too long, or no
+    room is left.
+    """
+    try:
+        there = folder
+        while not there.exists() and there != there.parent:
+            if there.is_symlink():
+                raise FileNotFoundError(errno.ENOENT, "it is a link to nothing", str(there))
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"\0")
+            probe.flush()
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise VlmQuantError(
+            f"cannot write {str(folder)!r}: {error.strerror or error}; choose another output"
+        ) from error
+    if free < LEAST_FREE_BYTES:
+        raise VlmQuantError(f"cannot write {str(folder)!r}: its disk is full; make room, or choose another output")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlmquant.budget.budget import Budget
 from vlmquant.budget.ladder import Step
 from vlmquant.budget.log import Drop, NothingInsideError, Tried
-from vlmquant.budget.search import Budget, quantize_within_budget
+from vlmquant.budget.search import quantize_within_budget
 from vlmquant.budget.trial import Workshop
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.runtime import open_bundle

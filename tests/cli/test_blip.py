@@ -129,22 +129,3 @@ def test_vqa_is_read_scored_and_saved(run, answerer, tmp_path):
 def test_one_blip_task_at_a_time_and_only_where_it_is_possible(run, captioner, pictures):
     code, _, err = run("evaluate", captioner, "--data", pictures.parent, "--task", "vqa")
     assert (code, "vqa takes an answerer" in err) == (2, True)
-
-
-def test_quantize_searches_within_a_budget(run, captioner, pictures, tmp_path):
-    lines = ["image,caption"]
-    for i in range(20):
-        Image.new("RGB", (40, 40), (12 * i, 0, 0)).save(pictures / f"{i:02}.png")
-        lines.append(f"{i:02}.png,a red bus {i}")
-    (pictures.parent / "captions.csv").write_text("\n".join(lines))
-    words = ("quantize", captioner, "--data", pictures.parent, "--calibrate", pictures, "--images", 2)
-    output = tmp_path / "bundle"
-    code, _, err = run(*words, "--max-drop", 1, "--metric", "vqa_accuracy", "-o", output)
-    assert (code, "it has no questions" in err) == (2, True), err
-    code, _, err = run(*words, "--max-drop", 1, "--component-recipe", "decoder=fp16", "-o", output)
-    assert (code, "itself" in err) == (2, True), err
-    assert not output.exists()
-    code, out, err = run(*words, "--max-drop", 100, "--max-tokens", 3, "--json", "-o", output)
-    assert code == 0, err
-    assert json.loads(out) == json.loads((output / "search.json").read_text())
-    assert json.loads(out)["metric"] == "cider"

@@ -162,5 +162,5 @@ def test_what_cannot_run_there_is_refused(
         open_named(tiny_checkpoint, calibrate=lambda: calibration, runs_on=RunsOn(device="cuda"))
     with pytest.raises(EngineError, match="runs in torch, not on 'openvino'"):
         open_named(tiny_checkpoint, runs_on=RunsOn(engine="openvino"))
-    with pytest.raises(EngineError, match="at least one thread, got 0"):
+    with pytest.raises(EngineError, match=r"threads must be at least 1 .*, got 0"):
         RunsOn(threads=0)

@@ -7,7 +7,7 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.groups import generation, made_of, runs_on, short_generation
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import Json
 from vlmquant.errors import ExitCode
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json, Probe, Threads
+from vlmquant.cli.options import Json, Probe, Threads
 from vlmquant.errors import VlmQuantError
 from vlmquant.opening import AUTO, TORCH, RunsOn, open_named
 from vlmquant.opening.first_use import calibration_from_videos

@@ -9,10 +9,10 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.groups import data_choice, generation, made_of, runs_on
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import Json
 from vlmquant.data.choice import DataChoice
 from vlmquant.errors import DataError, ExitCode
-from vlmquant.files import cache_folder, check_folder
+from vlmquant.files import cache_folder, check_writable
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn
 
@@ -74,7 +74,7 @@ def evaluate(
     if max_drop is not None and against is None:
         raise DataError(f"--max-drop {max_drop:g} is a drop from a reference; add --against FLOAT_MODEL")
     if output is not None:
-        check_folder(output)
+        check_writable(output)
     evaluation = run(
         model,
         data,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from vlmquant.cli.quantize import Probe, Threads
+from vlmquant.cli.options import Engine, Probe, Threads, check_device
 from vlmquant.data.choice import DataChoice
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn
@@ -43,11 +43,14 @@ def made_of(**makers: Callable[..., Any]) -> Callable[[Command], Command]:
 
 
 def runs_on(
-    engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime; for a bundle.")] = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     probe: Probe = True,
     device: Annotated[
-        str, typer.Option(help="Where a float checkpoint runs: cpu, cuda (a BLIP in float16 there) or auto.")
+        str,
+        typer.Option(
+            callback=check_device, help="Where a float checkpoint runs: cpu, cuda (a BLIP in float16 there) or auto."
+        ),
     ] = "cpu",
 ) -> RunsOn:
     """Make what says where a model runs."""

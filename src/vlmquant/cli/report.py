@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import Json
 
 
 def report(

@@ -1,14 +1,18 @@
 """How commands print: a table for people, JSON for machines."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from vlmquant.progress import Track, bar, silent
+from vlmquant.cli.options import says_less
+from vlmquant.progress import PlainLines, Track, bar, silent
+from vlmquant.text import printable
 
 Cell = str | int | float
 
@@ -22,18 +26,23 @@ def console() -> Console:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print rows under a title; numbers are aligned to the right."""
     listed = [tuple(row) for row in rows]
-    drawn = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    drawn = Table(title=_literal(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for index, column in enumerate(columns):
         numeric = bool(listed) and all(isinstance(row[index], int | float) for row in listed)
-        drawn.add_column(column, justify="right" if numeric else "left")
+        drawn.add_column(_literal(column), justify="right" if numeric else "left")
     for row in listed:
-        drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row])
+        drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else _literal(str(cell)) for cell in row])
     console().print(drawn)
 
 
 def line(text: str) -> None:
-    """Print one line as it is."""
-    console().print(text, markup=False, soft_wrap=True)
+    """Print text as it is, control characters as escapes."""
+    console().print(_literal(text), soft_wrap=True)
+
+
+def _literal(text: str) -> Text:
+    """Return text in which nothing is markup and nothing moves the cursor; lines stay lines."""
+    return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def as_json(value: Any) -> None:
@@ -42,10 +51,7 @@ def as_json(value: Any) -> None:
 
 
 def tracker(json_output: bool) -> Track:
-    """Return the progress bar, or none where a machine reads the output."""
-    return silent if json_output else bar
-
-
-def megabytes(count: int) -> str:
-    """Write a number of bytes in MiB."""
-    return f"{count / 2**20:.1f} MiB"
+    """Return a progress bar on a terminal, lines now and then elsewhere, nothing where it is not wanted."""
+    if json_output or says_less():
+        return silent
+    return bar if sys.stderr.isatty() else PlainLines(sys.stderr)

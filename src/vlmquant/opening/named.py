@@ -14,6 +14,7 @@ from vlmquant.checkpoints import is_blip, load_checkpoint
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, ModelError
 from vlmquant.files import digest
+from vlmquant.limits import check_threads
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.generate import GenerationOptions
@@ -64,10 +65,8 @@ class RunsOn:
     probe: bool = True
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise EngineError(
-                f"an engine takes at least one thread, got {self.threads}; leave it out for its own choice"
-            )
+        if self.threads is not None:
+            check_threads(self.threads)
 
 
 @dataclass(frozen=True, kw_only=True)

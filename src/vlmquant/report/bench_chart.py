@@ -1,10 +1,13 @@
 """A bench as bars: the median latency of each contender, one panel per batch size."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vlmquant.bench.result import BASELINE, BenchResult
+from vlmquant.files import write_whole
 from vlmquant.report.plots import AFTER, BEFORE, QUIET, png
 
 OURS = "bundle-"
@@ -38,6 +41,13 @@ def bench_figure(result: BenchResult) -> Figure:
 def bench_png(result: BenchResult) -> bytes:
     """Return `bench_figure` as a PNG file."""
     return png(bench_figure(result))
+
+
+def write_bench(result: BenchResult, folder: Path) -> None:
+    """Write bench.json and the bar chart bench.png into `folder`, made where it is missing. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result.write(folder / "bench.json")
+    write_whole(folder / "bench.png", bench_png(result))
 
 
 def _panel(axes: Axes, result: BenchResult, names: list[str], batch: int) -> None:

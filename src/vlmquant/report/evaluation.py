@@ -6,7 +6,7 @@ from pathlib import Path
 from vlmquant import __version__
 from vlmquant.bench.result import BenchResult
 from vlmquant.errors import DataError
-from vlmquant.files import check_folder
+from vlmquant.files import check_writable
 from vlmquant.report.evaluation_pictures import (
     closeness_blocks,
     distribution_blocks,
@@ -64,7 +64,7 @@ def report_runs(paths: Sequence[Path], output: Path, *, title: str = "") -> tupl
     """
     if output.suffix.lower() not in PAGE_SUFFIXES:
         raise DataError(f"the report is a page and {str(output)!r} does not end in .html; give such a name")
-    check_folder(output.parent)
+    check_writable(output.parent)
     evidence = read_evidence(list(paths))
     page = evaluation_page(evidence, title=title, footer=f"Made by vlmquant {__version__}.")
     return write_report(output, page, evidence), evidence

@@ -1,7 +1,5 @@
 """A report for programs and for version control: the same blocks as Markdown, all numbers as JSON and as CSV."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +24,7 @@ from vlmquant.report.page import (
 from vlmquant.tasks.compare import Comparison
 from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.runs import Evidence, Run
+from vlmquant.text import csv_table
 
 SCHEMA = 1
 COLUMNS = (
@@ -103,12 +102,7 @@ def to_dict(evidence: Evidence) -> dict[str, Any]:
 
 def to_csv(runs: Sequence[Run]) -> str:
     """Return one row per run, task and metric; rates and differences are in [0, 1]."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for run in runs:
-        writer.writerows(score_rows(run))
-    return text.getvalue()
+    return csv_table(COLUMNS, (row for run in runs for row in score_rows(run)))
 
 
 def score_rows(run: Run) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Which models are worth having: those that no other model beats in size, speed and score at once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,10 +42,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost or a gain that a chart can have along an axis: its values are (candidates,) float64, NaN for none."""
+    """A cost or a gain that a chart can have along an axis: its values are (candidates,) float64, NaN for none.
+
+    None of them can be above `highest`.
+    """
 
     label: str
     values: NDArray[np.float64]
+    highest: float = math.inf
 
     @property
     def known(self) -> bool:
@@ -85,8 +90,12 @@ def costs_of(candidates: Sequence[Candidate]) -> list[Axis]:
 def gains_of(candidates: Sequence[Candidate], metric: str, unit: str = "%") -> list[Axis]:
     """Return score and fidelity of the candidates; `metric` names the score, which is shown times 100 in `unit`."""
     return [
-        Axis(f"{metric} ({unit})", _numbers([None if c.score is None else 100 * c.score.estimate for c in candidates])),
-        Axis("mean cosine to the float model", _numbers([c.fidelity for c in candidates])),
+        Axis(
+            f"{metric} ({unit})",
+            _numbers([None if c.score is None else 100 * c.score.estimate for c in candidates]),
+            100,
+        ),
+        Axis("mean cosine to the float model", _numbers([c.fidelity for c in candidates]), 1),
     ]
 
 
@@ -124,7 +133,7 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
     plain(axes)
     axes.ticklabel_format(useOffset=False)
     counts = sorted({candidates[i].n for i in drawn.tolist()})
-    axes.set_title(f"n = {', '.join(f'{n:,}' for n in counts)}; {len(drawn)} models", loc="left", fontsize=10)
+    axes.set_title(f"n = {', '.join(f'{n:,}' for n in counts)}; {len(drawn)} models", loc="left", fontsize=10, pad=16)
     if not len(drawn):
         return
     front = pareto_front(np.stack([x, -y], axis=1))
@@ -135,9 +144,10 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
         axes.errorbar(x, y, yerr=[below, above], fmt="none", ecolor=QUIET, elinewidth=1, capsize=3, zorder=1)
     order = np.argsort(x[front])
     axes.step(x[front][order], y[front][order], where="post", color=LINE, linewidth=1.3, zorder=2)
-    axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3)
+    axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3, clip_on=False)
     axes.set_xlim(0, 1.1 * x.max())
     axes.margins(y=0.25)
+    axes.set_ylim(top=min(axes.get_ylim()[1], gain.highest))
     for label, at_x, at_y in _labels(axes, drawn, np.stack([x, y], axis=1)):
         axes.annotate(label, (at_x, at_y), xytext=(7, 5), textcoords="offset points", fontsize=9, weight="bold")
 

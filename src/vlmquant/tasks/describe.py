@@ -1,7 +1,5 @@
 """Pictures of the user's own, described: captions for many of them, answers about one."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +8,7 @@ from pathlib import Path
 from vlmquant.data.folders import image_files
 from vlmquant.data.images import FileImage, LazyImages, inspect
 from vlmquant.errors import DataError
-from vlmquant.files import check_folder, digest, write_whole
+from vlmquant.files import check_writable, digest, write_whole
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.spec import Image
@@ -18,6 +16,7 @@ from vlmquant.opening import Opened, RunsOn, open_named
 from vlmquant.progress import Track, silent
 from vlmquant.tasks.captioning import write_captions
 from vlmquant.tasks.store import Journal
+from vlmquant.text import csv_table
 
 FORMATS = (".jsonl", ".csv")
 
@@ -66,7 +65,7 @@ def caption_files(
     captions = write_captions(captioner, pictures.images, keys, journal=journal, track=track)
     rows = tuple({"image": name, "caption": text} for name, text in zip(names, captions, strict=True))
     if output is not None:
-        write_whole(output, _as_csv(rows) if output.suffix == ".csv" else _as_lines(rows))
+        write_whole(output, csv_table(list(rows[0]), rows) if output.suffix == ".csv" else _as_lines(rows))
         _journal_path(output).unlink(missing_ok=True)
     return Described(opened=opened, rows=rows, skipped=pictures.broken)
 
@@ -136,21 +135,12 @@ def _check_output(output: Path | None) -> None:
     if output is not None:
         if output.suffix not in FORMATS:
             raise DataError(f"{output} ends in {output.suffix!r}; expected {' or '.join(FORMATS)}")
-        check_folder(output.parent)
+        check_writable(output.parent)
 
 
 def _journal_path(output: Path) -> Path:
     """Return where the finished items of a run stand until its output is written."""
     return output.with_name(f".{output.name}.journal")
-
-
-def _as_csv(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a table with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _as_lines(rows: Sequence[Mapping[str, str]]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from vlmquant.data.choice import DataChoice
 from vlmquant.data.sets import ImageSet
 from vlmquant.errors import DataError, NotComparableError
-from vlmquant.files import check_folder, digest
+from vlmquant.files import check_writable, digest
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import AUTO, ModelFacts, Opened, RunsOn, open_named
 from vlmquant.progress import Track, silent
@@ -109,7 +109,7 @@ def evaluate(
     prompts = get_templates(templates)
     for folder in (cache, output):
         if folder is not None:
-            check_folder(Path(folder))
+            check_writable(Path(folder))
     dataset = _read(data, track)
     runs_on = runs_on or RunsOn()
     opened = open_named(model, runs_on=runs_on, options=options, track=track)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmquant.bench.environment import Environment, available_cores, this_environment
+from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
@@ -20,6 +20,7 @@ from vlmquant.lab.sweep.latency import Contender, Latency, Timing, latencies
 from vlmquant.lab.sweep.plan import FLOAT, Pair, Plan
 from vlmquant.lab.sweep.point import SCHEMA, Point, PointStore, Score
 from vlmquant.lab.sweep.towers import COMPONENTS, Towers
+from vlmquant.limits import available_cores
 from vlmquant.metrics.fidelity import cosines, rank_agreement, top1_agreement
 from vlmquant.metrics.intervals import bootstrap_mean
 from vlmquant.models.spec import FloatArray
