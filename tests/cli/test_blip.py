@@ -126,6 +126,52 @@ def test_vqa_is_read_scored_and_saved(run, answerer, tmp_path):
     assert found["comparisons"][0]["samples"] == 12
 
 
-def test_one_blip_task_at_a_time_and_only_where_it_is_possible(run, captioner, pictures):
+def test_a_run_without_a_task_is_reported(run, captioner, pictures, tmp_path):
+    words = ("evaluate", captioner, "--against", captioner, "--data", pictures.parent, "--max-tokens", 4)
+    code, out, err = run(*words, "--max-drop", 1, "-o", tmp_path / "run")
+    assert code == 4, err  # eleven pictures cannot tell
+    assert "captioning on captions: " in out
+    assert "verdict: undecided" in out
+    code, out, err = run("report", tmp_path / "run", "-o", tmp_path / "r.html", "--json")
+    assert code == 0, err
+    scores = {row["metric"]: row for row in json.loads(out)["scores"]}
+    assert scores["CIDEr"]["difference"] == scores["BLEU-4"]["difference"] == 0
+    assert "captioning" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_outputs_that_cannot_be_written_are_found_before_the_work(run, captioner, pictures, tmp_path):
+    (tmp_path / "afile").write_text("mine")
+    for words in (
+        ("evaluate", captioner, "--data", pictures.parent, "-o", tmp_path / "afile"),
+        ("evaluate", captioner, "--data", pictures.parent, "--cache", tmp_path / "afile" / "x"),
+        ("caption", pictures, "-m", captioner, "-o", tmp_path / "afile" / "c.csv"),
+    ):
+        code, _, err = run(*words)
+        assert code == 2, words
+        assert err.startswith("error: ")
+        assert "afile" in err
+        assert err.count("\n") == 1
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_a_picture_that_was_replaced_is_captioned_again(run, captioner, pictures, tmp_path, monkeypatch):
+    calls = []
+    caption = BlipRunner.caption
+
+    def dying(self, images, prompt=""):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise SystemExit(9)
+        return caption(self, images, prompt)
+
+    monkeypatch.setattr(BlipRunner, "caption", dying)
+    words = ("caption", pictures, "-m", captioner, "-o", tmp_path / "c.jsonl", "--max-tokens", 4)
+    assert run(*words)[0] == 9
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(pictures / "00.png")
+    assert run(*words)[0] == 0
+    assert calls == [8, 3, 4]
+
+
+def test_only_what_the_model_can_do(run, captioner, pictures):
     code, _, err = run("evaluate", captioner, "--data", pictures.parent, "--task", "vqa")
     assert (code, "vqa takes an answerer" in err) == (2, True)

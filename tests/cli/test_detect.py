@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import tiny_blip_folder
 from vlmquant import streetworld
 from vlmquant.cli import main
 
@@ -103,3 +104,19 @@ def test_a_bundle_cannot_run_as_float(run, video: Path, tiny_bundle: Path) -> No
     code, _, err = run("detect", video, "-m", tiny_bundle, "-e", "a dog", "--float")
     assert code == 2
     assert "--float" in err
+
+
+def test_a_captioner_finds_no_events_and_says_what_it_does(run, video: Path, tmp_path: Path) -> None:
+    captioner = tiny_blip_folder(tmp_path / "captions", "captioning")
+    code, out, err = run("detect", video, "-m", captioner, "-e", "a dog", "-o", tmp_path / "out")
+    assert code == 2
+    assert "is a captioner, which writes captions" in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "out").exists()
+
+
+def test_float_and_an_engine_contradict_each_other(run, video: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = ("detect", video, "-m", tiny_checkpoint, "-e", "a dog", "-o", tmp_path / "out", "--float")
+    code, _, err = run(*words, "--engine", "openvino")
+    assert (code, "--float runs in torch" in err) == (2, True)

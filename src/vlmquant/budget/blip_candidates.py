@@ -96,7 +96,7 @@ class BlipCandidates:
 
     def _recipes(self, name: str) -> dict[str, Recipe]:
         vision, text = self.mixes[name]
-        return {part: get_recipe(vision if part == "vision" else text) for part in components_of(self.model)}
+        return {part: get_recipe(vision if part == "vision" else text) for part in self.model.components}
 
 
 def _text_ms(runner: BlipRunner, data: ImageSet, turn: int) -> float:
