@@ -32,8 +32,9 @@ from vlmquant.bench.environment import this_environment
 from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.budget.budget import Budget
 from vlmquant.budget.search import quantize_within_budget
-from vlmquant.build.build import calibration_inputs, quantize_model
+from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.data.captions import read_caption_table
 from vlmquant.data.sets import CaptionedImages
 from vlmquant.data.webdataset import read_webdataset

@@ -76,10 +76,10 @@ def _transformers(path: Path, phase: str, threads: int, *, dynamic: bool) -> Run
 
 
 def _bundle(engine: str, path: Path, phase: str, threads: int) -> Running:
-    from vlmquant.bundle import open_blip
+    from vlmquant.bundle import open_bundle
 
     options = GenerationOptions(max_new_tokens=TOKENS, min_new_tokens=TOKENS, beams=PHASES[phase])
-    runner = open_blip(path, engine=engine, threads=threads, options=options)
+    runner = open_bundle(path, engine=engine, threads=threads, options=options)
     run = runner.states if phase == VISION else runner.caption_ids
     return Running(lambda images: run(list(images)), lambda: bytes_on_disk(path))
 
@@ -110,7 +110,7 @@ CONTENDERS = {
 
 def build_bundle(checkpoint: Path, recipes: dict[str, str], output: Path) -> None:
     """Quantize the checkpoint on two pictures of noise; nothing here depends on how well."""
-    from vlmquant.build.blip_build import quantize_blip
+    from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_blip
     from vlmquant.checkpoints.calibration_set import CalibrationSet
     from vlmquant.models.prompts import BUILTIN_PROMPTS
@@ -119,7 +119,7 @@ def build_bundle(checkpoint: Path, recipes: dict[str, str], output: Path) -> Non
     noise = np.random.default_rng(SEED).integers(0, 256, (2, 384, 384, 3), dtype=np.uint8)
     calibration = CalibrationSet(tuple(noise), BUILTIN_PROMPTS, "2 pictures of noise", "")
     chosen = {name: dataclasses.replace(get_recipe(recipe), outliers=None) for name, recipe in recipes.items()}
-    quantize_blip(load_blip(checkpoint), chosen, calibration, output)
+    quantize_model(load_blip(checkpoint), chosen, calibration, output)
 
 
 def main() -> None:
@@ -189,8 +189,8 @@ def main() -> None:
 
 def int8_mac_shares(checkpoint: Path, bundle: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Return for each graph and engine the share of MACs in INT8 kernels, and that in fast ones, on this machine."""
-    from vlmquant.build.blip_export import graph_examples
     from vlmquant.checkpoints import load_blip
+    from vlmquant.checkpoints.blip_examples import graph_examples
 
     parts = Manifest.read(bundle).components
     found = {

@@ -17,9 +17,9 @@ from typing import Any
 
 from vlmquant import get_recipe, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.build.blip_build import quantize_blip
-from vlmquant.bundle.blip_runtime import open_blip
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints import load_blip
 from vlmquant.data.coco import read_vqa
 from vlmquant.models.blip_runner import BlipRunner
@@ -124,8 +124,8 @@ def main() -> None:
             for mix in arguments.mixes:
                 if mix not in rows:
                     folder = Path(name) / kind / mix.replace(" ", "-").replace(",", "")
-                    quantize_blip(measured.model, recipes(kind, *MIXES[mix]), calibration, folder, track=bar)
-                    runner = open_blip(folder, engine=arguments.engine, options=OPTIONS[kind])
+                    quantize_model(measured.model, recipes(kind, *MIXES[mix]), calibration, folder, track=bar)
+                    runner = open_bundle(folder, engine=arguments.engine, options=OPTIONS[kind])
                     size = Manifest.read(folder).total_bytes
                     rows[mix] = {"ids": measured.written(runner), "bundle_bytes": size, "engine": runner.name}
                     save_json(partial, done)

@@ -26,8 +26,8 @@ from accuracy import DATA, Data, Pixels, Rows, encode, limited, preprocessed, ro
 
 from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.lab.stress import stressed
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import ENDS_IN_8_BITS, Recipe

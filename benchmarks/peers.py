@@ -50,10 +50,11 @@ from peers_build import FILE_PEERS, TORCH_PEERS, Built, Tower, on_engine, on_tor
 
 from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs, quantize_model
+from vlmquant.build.build import quantize_model
 from vlmquant.build.export import export_tower
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.engines import ENGINES
 from vlmquant.lab.stress import stressed
 from vlmquant.progress import bar

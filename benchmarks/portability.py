@@ -24,17 +24,15 @@ from unittest.mock import patch
 import numpy as np
 from bench_vit_b_32 import noise
 
-import vlmquant.build.build
-import vlmquant.bundle.probes
+import vlmquant.checkpoints.clip_inputs
+import vlmquant.checkpoints.part
 from vlmquant import CalibrationSet, load_model, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.build.blip_build import quantize_blip
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest, file_facts
 from vlmquant.bundle.placement import place
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.architectures import random_checkpoint
-from vlmquant.checkpoints.blip_inputs import components_of
 from vlmquant.engines import installed_engines
 from vlmquant.lab.stress import stressed
 from vlmquant.models.preprocess import read_image
@@ -66,8 +64,7 @@ def real_clip(shared: Path, folder: Path, stress: bool = False) -> None:
 
 def street_blip(shared: Path, folder: Path, name: str) -> None:
     model = load_blip(streetworld.checkpoint(name))
-    recipes = dict.fromkeys(components_of(model), RECIPE)
-    quantize_blip(model, recipes, streetworld.calibration_set(16), folder, track=bar)
+    quantize_model(model, RECIPE, streetworld.calibration_set(16), folder, track=bar)
 
 
 def full_size(shared: Path, folder: Path, architecture: str) -> None:
@@ -108,7 +105,7 @@ def proved(folder: Path, engine: str, before: tuple[str, ...], environment: dict
     manifest = Manifest.read(folder)
     names = list(manifest.components)
     rows: dict[str, Any] = {}
-    for group in [[name] for name in names] if manifest.kind == "encoder" else [names]:
+    for group in [[name] for name in names] if manifest.head.independent else [names]:
         request = {
             "command": "prove",
             "folder": str(folder),
@@ -147,7 +144,7 @@ def main() -> None:
         if name in models:
             continue
         build, probes = MODELS[name]
-        vlmquant.bundle.probes.COUNT = vlmquant.build.build.COUNT = probes
+        vlmquant.checkpoints.part.COUNT = vlmquant.checkpoints.clip_inputs.COUNT = probes
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
             build(arguments.shared, folder)

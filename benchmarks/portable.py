@@ -19,8 +19,8 @@ from accuracy import DATA, Data, encode, limited, preprocessed, rows_of, score, 
 
 from vlmquant import get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.lab.stress import stressed
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.progress import bar

@@ -23,7 +23,7 @@ from accuracy import DATA, Data, encode, preprocessed, rows_of, score
 
 from vlmquant import CalibrationSet, get_recipe, load_model
 from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import COMPONENTS

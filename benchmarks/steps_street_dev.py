@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from vlmquant import get_recipe, load_model, streetworld
 from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.metrics.intervals import bootstrap_mean
 from vlmquant.models.preprocess import preprocess
 from vlmquant.progress import bar

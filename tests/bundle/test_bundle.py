@@ -79,7 +79,7 @@ def test_the_token_table_is_int8(tiny_bundle: Path) -> None:
 
 def test_the_manifest_says_what_was_proved(tiny_bundle: Path) -> None:
     manifest = Manifest.read(tiny_bundle)
-    assert manifest.recipe["name"] == "static-int8"
+    assert manifest.precision == "static-int8"
     assert manifest.calibration is not None
     assert manifest.calibration["images"] == 8
     assert len(manifest.calibration["sha256"]) == 64
@@ -131,7 +131,7 @@ def test_one_component_alone_leaves_the_other_float(
     manifest = Manifest.read(out)
     assert manifest.components["text"].precision == "float32"
     assert manifest.components["text"].fidelity["cosine_min"] == pytest.approx(1.0, abs=1e-6)
-    assert "image only" in manifest.name
+    assert manifest.name == "clip image=static-int8 text=float32"
 
 
 def test_dynamic_needs_no_calibration(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_failure_leaves_nothing_behind(
     def fail(*_: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr("vlmquant.build.build.export_tower", fail)
+    monkeypatch.setattr("vlmquant.build.prove.export_graph", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         quantize_model(load_model(str(tiny_checkpoint)), get_recipe("dynamic-int8"), None, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []

@@ -1,14 +1,22 @@
 """`vlmquant detect` on small street videos."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from vlmquant.cli.models import Opened
 
 from fakes import tiny_blip_folder
 from vlmquant import streetworld
 from vlmquant.cli import main
+from vlmquant.errors import VideoError
+from vlmquant.models.spec import ImageSpec
+from vlmquant.video.events import EventRule
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +106,180 @@ def test_thresholds_out_of_order_are_a_user_error(run, video: Path, tiny_bundle:
     assert code == 2
     assert err.startswith("error: ")
     assert "0.8" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "on", "off"),
+    [(("--on", "0.5"), 0.5, 0.5), (("--on", "0.9"), 0.9, 0.6), (("--off", "0.9"), 0.9, 0.9), (("--off", "0"), 0.8, 0)],
+)
+def test_one_threshold_alone_takes_the_other_along(words, on: float, off: float) -> None:
+    given = {words[0].removeprefix("--"): float(words[1])}
+    rule = EventRule.of(**given)
+    assert (rule.on, rule.off) == (on, off)
+
+
+@pytest.fixture
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever model is named is one that takes any picture for anything."""
+    monkeypatch.setattr("vlmquant.cli.detect.open_model", lambda *_, **__: Opened(AnyEncoder(), ()))
+
+
+class AnyEncoder:
+    name = "any"
+    logit_scale = 1.0
+    image_spec = ImageSpec(
+        shortest_edge=8,
+        resize_height=None,
+        resize_width=None,
+        resample=2,
+        crop_height=8,
+        crop_width=8,
+        rescale_factor=1 / 255,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        return np.ones((len(texts), 1), np.float32)
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return np.ones((len(pixels), 1), np.float32)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six frames."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 6)
+
+
+def make_clip(path: Path, frames: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(frames):
+            picture = np.full((48, 64, 3), level % 7 * 40, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    return path
+
+
+EVERYTHING = ("--on", "0", "--off", "0", "--min-duration", "0")
+
+
+def test_results_never_replace_an_input_or_a_file_of_the_user(run, fake_model, clip: Path, tmp_path) -> None:
+    own = tmp_path / "own" / "annotated.mp4"
+    own.parent.mkdir()
+    own.write_bytes(clip.read_bytes())
+    code, _, err = run("detect", own, "-m", "no such model", "-e", "a dog", "-o", own.parent)
+    assert (code, "annotated.mp4 is an input" in err) == (2, True)
+    assert own.read_bytes() == clip.read_bytes()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("mine")
+    code, _, err = run("detect", clip, "-m", "no such model", "-e", "a dog", "-o", tmp_path / "site")
+    assert (code, "index.html was not made by this program" in err) == (2, True)
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]
+
+
+def test_a_second_run_replaces_the_first_and_keeps_other_files(run, fake_model, clip: Path, tmp_path) -> None:
+    out = tmp_path / "out"
+    (out / "thumbnails").mkdir(parents=True)
+    (out / "thumbnails" / "2023-holiday.jpg").write_text("mine")
+    words = ("detect", clip, "-o", out)
+    assert run(*words, "-e", "a dog", "-e", "a cat", *EVERYTHING)[0] == 0
+    assert {path.name for path in (out / "thumbnails").iterdir()} == {"0001.jpg", "0002.jpg", "2023-holiday.jpg"}
+    code, _, err = run(*words, "-e", "a dog", *EVERYTHING)
+    assert code == 0, err
+    assert {path.name for path in (out / "thumbnails").iterdir()} == {"0001.jpg", "2023-holiday.jpg"}
+    page = (out / "index.html").read_text()
+    for name in ("events.jsonl", "events.csv", "events.vtt", "scores.csv", "annotated.mp4"):
+        assert f'href="{name}"' in page
+
+
+def test_two_videos_of_one_name_keep_their_results_apart(run, fake_model, clip: Path, tmp_path: Path) -> None:
+    videos = [tmp_path / parent / "cam.mp4" for parent in "ab"]
+    for path in videos:
+        path.parent.mkdir()
+        path.write_bytes(clip.read_bytes())
+    out = tmp_path / "out"
+    code, _, err = run("detect", *videos, "-e", "a dog", "-o", out, "--no-annotate")
+    assert code == 0, err
+    assert sorted(path.name for path in out.iterdir()) == ["a_cam.mp4", "b_cam.mp4"]
+    assert all((folder / "index.html").is_file() for folder in out.iterdir())
+
+
+def test_names_are_shown_as_they_are(run, fake_model, clip: Path, tmp_path: Path) -> None:
+    video = tmp_path / "[cam1] $x^$ \x1b[2J\udce9.mp4"
+    video.write_bytes(clip.read_bytes())
+    event = "=a dog [/b] $y$ \x1b]0;x\x07"
+    code, out, err = run("detect", video, "-e", event, "-o", tmp_path / "out", *EVERYTHING)
+    assert code == 0, err
+    assert "[cam1] $x^$ \\x1b[2J\\udce9.mp4: 1 event in 1.2 s" in out
+    assert "=a dog [/b] $y$ \\x1b]0;x\\x07" in out
+    assert "\x1b" not in out
+    assert "\x1b" not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_an_annotated_copy_that_fails_spoils_nothing(run, fake_model, clip, tmp_path, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise VideoError("no such luck")
+
+    monkeypatch.setattr("vlmquant.video.write_mp4.write_mp4", fail)
+    code, out, err = run("detect", clip, "-e", "a dog", "-o", tmp_path, "--json")
+    assert code == 0, err
+    result = json.loads(out)["videos"][0]
+    assert result["notes"] == ["the annotated copy is left out: no such luck"]
+    assert "annotated" not in result["files"]
+    assert "no such luck" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("x" * 300 + ".mp4",), "too long"),
+        (("http://127.0.0.1/a.mp4",), "http://127.0.0.1/a.mp4 is an address"),
+        (("CLIP", "--fps", "1e308"), "frames per second"),
+        (("CLIP", "--fps", "nan"), "frames per second"),
+        (("CLIP", "--stream", "7"), "no picture in stream 7"),
+        (("CLIP", "CLIP"), "more than once"),
+        (("CLIP", "-e", "..."), "no words"),
+    ],
+)
+def test_mistakes_are_one_sentence_before_any_work(run, clip: Path, tmp_path: Path, words, said: str) -> None:
+    given = [str(clip) if word == "CLIP" else word for word in words]
+    code, _, err = run("detect", *given, "-m", "no such model", "-e", "a dog", "-o", tmp_path / "out")
+    assert (code, err.count("\n"), err.startswith("error: ")) == (2, 1, True)
+    assert said in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_little_memory_is_said(run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("vlmquant.cli.detect.open_model", no_memory)
+    code, _, err = run("detect", clip, "-e", "a dog", "-o", tmp_path / "out")
+    assert (code, err.startswith("error: there is not enough memory")) == (2, True)
+
+
+def test_a_signal_ends_the_program_as_ctrl_c_does(run, fake_model, tmp_path, monkeypatch) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", 90)
+
+    def interrupted(items, description, total=None):
+        for number, item in enumerate(items):
+            yield item
+            if description == "writing the annotated video" and number == 80:
+                assert (tmp_path / ".annotated.mp4.unfinished").exists()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr("vlmquant.cli.show.tracker", lambda _: interrupted)
+    try:
+        code, *_ = run("detect", clip, "-e", "a dog", "-o", tmp_path)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert code == 143
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_bundle_cannot_run_as_float(run, video: Path, tiny_bundle: Path) -> None:

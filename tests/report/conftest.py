@@ -9,7 +9,7 @@ import pytest
 from vlmquant.video.detect import Detection
 from vlmquant.video.events import Event, EventRule
 from vlmquant.video.score import EventQuery
-from vlmquant.video.source import VideoInfo
+from vlmquant.video.sources.source import VideoInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -73,9 +73,9 @@ def test_no_event_is_said_in_words_with_the_highest_probabilities(detection):
 def test_faults_of_the_file_come_first(detection):
     assert warning_blocks(detection) == []
     damaged = dataclasses.replace(detection, warnings=("the file ends early",))
-    assert warning_blocks(damaged) == [Notice("The file has faults", ("the file ends early",))]
+    assert warning_blocks(damaged) == [Notice("About the file", ("the file ends early",))]
     page = detection_page(damaged, ["a demonstration"])
-    assert [block.title for block in page.blocks[:2]] == ["About this run", "The file has faults"]
+    assert [block.title for block in page.blocks[:2]] == ["About this run", "About the file"]
 
 
 def test_the_facts_say_how_to_get_the_same_again(detection):

@@ -106,7 +106,7 @@ def test_bad_scripts_are_refused(arguments: dict[str, object], named: str) -> No
 
 
 def test_the_video_has_25_frames_a_second_and_its_size(tmp_path: Path) -> None:
-    from vlmquant.video.source import open_video
+    from vlmquant.video.sources.file import open_video
 
     path = write_video(tmp_path / "walk.mp4", _walk_then_run())
     assert [file.name for file in tmp_path.iterdir()] == ["walk.mp4"]

@@ -51,9 +51,10 @@ class RedEncoder:
         raise AssertionError("detection preprocesses in its own thread")
 
 
-def make_video(path: Path, colors: Sequence[str], size: tuple[int, int] = (64, 48)) -> Path:
+def make_video(path: Path, colors: Sequence[str], size: tuple[int, int] = (64, 48), offset_seconds: float = 0) -> Path:
     rgb = {"red": (250, 5, 5), "gray": (120, 120, 120), "dark red": (200, 5, 5)}
-    with av.open(str(path), "w") as container:
+    options = {"output_ts_offset": str(offset_seconds)} if offset_seconds else {}
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=FPS)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
@@ -162,6 +163,36 @@ def test_what_was_found_before_a_broken_end_is_kept(tmp_path: Path) -> None:
     assert bounds(detection) == [("red", 1.0, 2.0)]
     assert detection.end_seconds < 5.0
     assert detection.warnings
+
+
+def test_no_event_goes_on_over_a_gap(tmp_path: Path) -> None:
+    one = make_video(tmp_path / "one.ts", ["gray"] * 5 + ["red"] * 15)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(one.read_bytes() * 2)
+    detection = detect(joined, RedEncoder(), ["red"], fps=FPS, rule=SHARP)
+    assert bounds(detection) == [("red", 0.5, 2.0), ("red", 2.5, 4.0)]
+    red_again = make_video(tmp_path / "red.ts", ["red"] * 20)
+    joined.write_bytes(red_again.read_bytes() * 2)
+    detection = detect(joined, RedEncoder(), ["red"], fps=FPS, rule=SHARP)
+    assert bounds(detection) == [("red", 0.0, 2.0), ("red", 2.0, 4.0)]
+    assert len(detection.thumbnails) == 2
+    assert "set back" in detection.warnings[0]
+    (gap,) = detection.gaps
+    assert (gap.start_seconds, gap.seconds) == (pytest.approx(2.0), 0)
+
+
+def test_a_gap_does_not_count_as_video(tmp_path: Path) -> None:
+    early = make_video(tmp_path / "early.ts", ["red"] * 20)
+    late = make_video(tmp_path / "late.ts", ["red"] * 20, offset_seconds=50_000)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(early.read_bytes() + late.read_bytes())
+    for fps in (FPS, 0.1):  # the frame behind the gap is looked at in any case
+        detection = detect(joined, RedEncoder(), ["red"], fps=fps, rule=SHARP)
+        first, second = detection.events
+        assert (first.end_seconds, second.start_seconds) == (pytest.approx(2.0), pytest.approx(50_000))
+        assert detection.seen_seconds == pytest.approx(4.0)
+        assert detection.speed == pytest.approx(4.0 / detection.wall_seconds)
+        assert "jumps ahead" in detection.warnings[0]
 
 
 def test_every_scored_frame_is_shown_to_the_caller_in_order(red_second: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from vlmquant.models.spec import ImageSpec
 from vlmquant.video import pipeline
 from vlmquant.video.pipeline import score_video
-from vlmquant.video.source import Frame
+from vlmquant.video.sources.source import Frame
 
 pytestmark = pytest.mark.timeout(30)  # a hang is the failure that these tests look for
 

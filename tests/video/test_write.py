@@ -12,7 +12,7 @@ from vlmquant.errors import DataError
 from vlmquant.video.detect import Detection
 from vlmquant.video.events import Event, EventRule
 from vlmquant.video.score import EventQuery
-from vlmquant.video.source import VideoInfo
+from vlmquant.video.sources.source import VideoInfo
 from vlmquant.video.timeline import timeline_figure
 from vlmquant.video.write import COLUMNS, WRITERS, event_rows, write_detection
 
@@ -77,6 +77,7 @@ def test_all_outputs_appear_and_no_temporary_file_stays(detection: Detection, tm
         "scores.csv",
         "events.vtt",
         "timeline.png",
+        "vlmquant-files.json",
         "0001.jpg",
         "0002.jpg",
         "0003.jpg",
@@ -103,7 +104,7 @@ def test_jsonl_rows_say_everything(detection: Detection, tmp_path: Path) -> None
         "config_sha256": detection.config_sha256,
     }
     assert rows[1]["contrast"][-1] == "a café"
-    assert list(tmp_path.iterdir()) == [path]
+    assert {found.name for found in tmp_path.iterdir()} == {"events.jsonl", "vlmquant-files.json"}
 
 
 def test_csv_has_the_same_rows(detection: Detection, tmp_path: Path) -> None:
@@ -173,10 +174,10 @@ def test_a_failed_write_leaves_the_old_file(
         raise OSError("no space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(DataError, match=r"cannot be written \(no space"):
         write_detection(nothing(detection), tmp_path, ["csv"])
     assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert {found.name for found in tmp_path.iterdir()} == {"events.csv", "vlmquant-files.json"}
 
 
 def test_an_unknown_output_is_refused_before_anything_is_written(detection: Detection, tmp_path: Path) -> None:
@@ -213,3 +214,44 @@ def test_the_timeline_shows_scores_thresholds_found_and_true_bars(detection: Det
 def test_without_truth_there_is_no_truth_in_the_timeline(detection: Detection) -> None:
     figure = timeline_figure(detection)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["score", "on 0.8", "off 0.6", "found"]
+
+
+HOSTILE = "=cmd|'/c calc' $x^$ [red]a[/red] \x1b[2J\u202e\udce9"
+SHOWN = "=cmd|'/c calc' $x^$ [red]a[/red] \\x1b[2J\\u202e\\udce9"
+
+
+@pytest.fixture
+def hostile(detection: Detection) -> Detection:
+    """Names that spreadsheets, terminals and drawing libraries would act on."""
+    query = EventQuery(HOSTILE, ("@a dog", "-1"))
+    info = replace(detection.info, path=Path("folder") / f"{HOSTILE.replace('/', ' ')}.mp4")
+    return replace(detection, info=info, queries=(query,), events=(found(HOSTILE, 0.5, 2.0),),
+                   thumbnails=detection.thumbnails[:1], scores=detection.scores[:, :1])  # fmt: skip
+
+
+def test_names_are_written_literally_and_do_nothing(hostile: Detection, tmp_path: Path) -> None:
+    paths = write_detection(hostile, tmp_path)
+    with paths["csv"].open(newline="", encoding="utf-8") as file:
+        (row,) = list(csv.DictReader(file))
+    assert row["name"] == f"'{SHOWN}"
+    assert row["video"].startswith("'=cmd")
+    assert row["prompts"] == "'@a dog | -1"
+    assert paths["scores"].read_text(encoding="utf-8").splitlines()[0] == f"pts_seconds,'{SHOWN}"
+    assert json.loads(paths["jsonl"].read_text(encoding="utf-8"))["name"] == HOSTILE.replace("\udce9", "\\udce9")
+    vtt = paths["vtt"].read_text(encoding="utf-8")
+    assert "\\x1b[2J" in vtt
+    assert "\x1b" not in vtt
+
+
+def test_the_timeline_shows_names_literally_and_shortens_long_ones(hostile: Detection) -> None:
+    figure = timeline_figure(hostile)
+    assert figure.axes[0].get_title(loc="left") == f"{SHOWN}: 1 found"
+    figure.draw_without_rendering()
+    long = replace(hostile, queries=(EventQuery("word " * 100, ("a dog",)),), events=())
+    assert len(timeline_figure(long).axes[0].get_title(loc="left")) < 120
+
+
+def test_what_cannot_be_written_is_one_sentence(detection: Detection, tmp_path: Path) -> None:
+    (tmp_path / "events.csv").mkdir()
+    with pytest.raises(DataError, match=r"events\.csv was not made by this program"):
+        write_detection(detection, tmp_path)

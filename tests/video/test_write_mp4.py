@@ -1,3 +1,4 @@
+import errno
 import itertools
 
 import av
@@ -9,7 +10,7 @@ from vlmquant.errors import VideoError
 from vlmquant.video.detect import Detection
 from vlmquant.video.events import Event, EventRule
 from vlmquant.video.score import EventQuery
-from vlmquant.video.source import open_video
+from vlmquant.video.sources.file import open_video
 from vlmquant.video.write_mp4 import write_mp4
 
 VFR_MS = [0, 100, 150, 400, 410, 1000, 1100, 1200, 3000, 3100]
@@ -191,3 +192,40 @@ def test_a_failure_half_way_leaves_the_old_file(tmp_path):
         write_mp4(detection(clip), target, track=track)
     assert target.read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"in.mp4", "out.mp4"}
+
+
+class TestJumps:
+    """Recordings put end to end, with sound, as cameras leave them."""
+
+    def joined(self, tmp_path, offset):
+        parts = [
+            write_clip(tmp_path / f"{k}.ts", grey_ramp(20, 320, 240), audio_seconds=2,
+                       container_options={"output_ts_offset": str(k * offset)} if offset else {})
+            for k in range(2)
+        ]  # fmt: skip
+        path = tmp_path / "joined.ts"
+        path.write_bytes(b"".join(part.read_bytes() for part in parts))
+        return path
+
+    @pytest.mark.parametrize("offset", [0, 5, 50_000])
+    def test_every_picture_is_there_and_the_sound_ends_with_a_word(self, tmp_path, offset):
+        notes = write_mp4(detection(self.joined(tmp_path, offset)), tmp_path / "out.mp4")
+        frames, video = read(tmp_path / "out.mp4")
+        assert [level(frame.pixels[120:]) for frame in frames] == [*range(20), *range(20)]
+        assert video.end_seconds < 10
+        assert any("sound of the annotated copy ends at 2.0 s" in note for note in notes)
+        assert any("leaves out the" in note for note in notes) == (offset > 10)
+
+
+def test_what_the_encoder_refuses_is_not_blamed_on_the_folder(clip, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise av.error.ArgumentError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("vlmquant.video.write_mp4._to_video_frame", refuse)
+    with pytest.raises(VideoError, match=r"FFmpeg cannot encode this video \(Invalid argument\)"):
+        write_mp4(detection(clip), tmp_path / "out.mp4")
+
+
+def test_hostile_and_long_names_are_drawn(clip, tmp_path):
+    names = ("a\nb\x1b[2J $x^$", "word " * 500)
+    assert write_mp4(detection(clip, names=names), tmp_path / "out.mp4") == ()

@@ -42,16 +42,18 @@ def write_clip(
     container_format=None,
     audio_seconds=0.0,
     audio_codec=None,
+    audio_rate=48000,
     more_pictures=(),
     cover=None,
 ):
     """Write a file; frame k is shown at times_ms[k] (default every 100 ms). Returns `path`."""
-    times_ms = range(0, 100 * len(pictures), 100) if times_ms is None else times_ms
+    if times_ms is None:
+        times_ms = range(0, 100 * max(len(pictures), len(more_pictures)), 100)
     with av.open(str(path), "w", format=container_format, options=container_options or {}) as container:
         videos = [_add_video(container, pictures, codec, pixel_format, options)] if len(pictures) else []
         if len(more_pictures):
             videos.append(_add_video(container, more_pictures, codec, pixel_format, options))
-        audio = _add_audio(container, audio_codec) if audio_seconds else None
+        audio = _add_audio(container, audio_codec, audio_rate) if audio_seconds else None
         if cover is not None:
             art = container.add_stream("mjpeg", rate=1)
             art.width, art.height, art.pix_fmt = cover.shape[1], cover.shape[0], "yuvj420p"
@@ -77,15 +79,16 @@ def _add_video(container, pictures, codec, pixel_format, options):
     return stream
 
 
-def _add_audio(container, codec):
+def _add_audio(container, codec, rate):
     codec = codec or ("libopus" if "webm" in container.format.name else "aac")
-    return container.add_stream(codec, rate=48000, layout="mono")
+    return container.add_stream(codec, rate=48000 if codec == "libopus" else rate, layout="mono")
 
 
 def _encode_silence(container, stream, seconds):
-    for start in range(0, int(seconds * 48000), 960):
+    rate = stream.rate
+    for start in range(0, int(seconds * rate), 960):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
         container.mux(stream.encode(frame))
     container.mux(stream.encode())
 
@@ -114,4 +117,15 @@ def cut(path, share):
     """Keep the first `share` of a file's bytes."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def blank_packets(path, start, end):
+    """Overwrite with zeros the packets of the picture that are shown from `start` to before `end` seconds."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            if packet.pts is not None and start <= float(packet.pts * packet.time_base) < end:
+                data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
     return path

@@ -16,9 +16,11 @@ from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
 from vlmquant.bench.race import TIMEOUT_SECONDS, WORKER, Record, Schedule, race
 from vlmquant.bench.result import BASELINE, BenchResult, ContenderResult, Measurement
-from vlmquant.bench.targets import BenchTargets
-from vlmquant.bundle.manifest import Manifest, check_files
-from vlmquant.bundle.placement import place
+from vlmquant.bench.targets import TOWERS, BenchTargets
+from vlmquant.bench.writing import GENERATION
+from vlmquant.bundle.check import checked_bundle
+from vlmquant.bundle.manifest import Manifest
+from vlmquant.bundle.placement import in_words, place
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unknown
 from vlmquant.limits import available_cores, check_threads
 from vlmquant.process import WorkerFailed, WorkerProcess, run_program
@@ -99,11 +101,17 @@ def _auto(targets: BenchTargets, manifest: Manifest | None, threads: int) -> tup
     if manifest is None or targets.bundle is None:
         return None, None
     try:
-        placed = place(targets.bundle, manifest, threads=threads)[targets.component]
+        placements = place(targets.bundle, manifest, threads=threads)
     except EngineError as error:
         return None, str(error)
-    reason = placed.reason if placed.warning is None else f"{placed.reason}; {placed.warning}"
-    return (f"bundle-{placed.engine}" if placed.arithmetic == "integer" else None), reason
+    taken = list(placements.values()) if targets.component == GENERATION else [placements[targets.component]]
+    said = (one.reason if one.warning is None else f"{one.reason}; {one.warning}" for one in taken)
+    reason = "; ".join(dict.fromkeys(said))
+    ways = {(one.engine, one.arithmetic) for one in taken}
+    (engine, arithmetic), *others = ways
+    if others:
+        return None, f"{in_words(placements)}: {reason}"
+    return (f"bundle-{engine}" if arithmetic == "integer" else None), reason
 
 
 def _checked_manifest(targets: BenchTargets) -> Manifest | None:
@@ -111,10 +119,10 @@ def _checked_manifest(targets: BenchTargets) -> Manifest | None:
         raise ModelError(f"{str(targets.checkpoint)!r} has no config.json; expected a Hugging Face checkpoint folder")
     if targets.bundle is None:
         return None
-    manifest = Manifest.read(targets.bundle)
-    check_files(targets.bundle, manifest)
-    if targets.component not in manifest.components:
-        raise unknown(BundleError, "component", targets.component, manifest.components)
+    manifest = checked_bundle(targets.bundle)
+    known = TOWERS if manifest.head.name == "dual-encoder" else (GENERATION,)
+    if targets.component not in known:
+        raise unknown(BundleError, f"component of a {manifest.head.name} to bench", targets.component, known)
     return manifest
 
 
@@ -129,7 +137,8 @@ def _plan(
     """Return the `load` request of each contender that can be tried, and a record of why for each that cannot."""
     paths: dict[str, Path] = {}
     if manifest is not None and targets.bundle is not None:
-        paths[BUNDLE] = targets.bundle / manifest.components[targets.component].file
+        graph = manifest.components.get(targets.component)
+        paths[BUNDLE] = targets.bundle if graph is None else targets.bundle / graph.file
     if targets.checkpoint is not None:
         paths[CHECKPOINT] = targets.checkpoint
         paths[FLOAT_ONNX] = folder / "float.onnx"
@@ -137,7 +146,9 @@ def _plan(
     absent: dict[str, Record] = {}
     for name, contender in CONTENDERS.items():
         missing = [package for package in contender.packages if find_spec(package) is None]
-        if contender.runs_on not in paths:
+        if targets.component == GENERATION and not contender.writes:
+            absent[name] = Record(outcome="not run", reason="times the towers of a CLIP only")
+        elif contender.runs_on not in paths:
             absent[name] = Record(outcome="not run", reason=_NEEDS[contender.runs_on])
         elif missing:
             absent[name] = Record(outcome="not run", reason=f"{' and '.join(missing)} not installed")

@@ -9,14 +9,15 @@ from statistics import median
 from vlmquant.budget.budget import Budget
 from vlmquant.budget.ladder import Ladder, Step
 from vlmquant.budget.yardstick import TEXT_METRICS, Metric
-from vlmquant.build.blip_build import check_recipes, quantize_blip
-from vlmquant.bundle.blip_runtime import open_blip
+from vlmquant.build.build import check_exportable, quantize_model
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.data.sets import ImageSet, QuestionedImages
 from vlmquant.errors import DataError
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import as_writer
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 
@@ -58,7 +59,7 @@ class BlipCandidates:
     def check(self) -> None:
         """Raise RecipeError or CalibrationError where a mix cannot make a bundle."""
         for name in self.mixes:
-            check_recipes(self.model, self._recipes(name), self.calibration)
+            check_exportable(self.model, self._recipes(name), self.calibration)
 
     def metrics(self, budget: Budget) -> Mapping[str, Metric]:
         """Return what a BLIP of this kind is measured by. Raises DataError where it writes no text."""
@@ -75,11 +76,11 @@ class BlipCandidates:
 
     def build(self, step: Step, folder: Path) -> None:
         """Write the bundle of a mix."""
-        quantize_blip(self.model, self._recipes(step.name), self.calibration, folder, track=self.track)
+        quantize_model(self.model, self._recipes(step.name), self.calibration, folder, track=self.track)
 
     def open(self, folder: Path) -> BlipRunner:
         """Return what runs a candidate's bundle."""
-        return open_blip(folder, engine=self.engine, threads=self.threads, options=self.options)
+        return as_writer(open_bundle(folder, engine=self.engine, threads=self.threads, options=self.options))
 
     def latencies_ms(self, runners: Sequence[BlipRunner], data: ImageSet) -> list[float]:
         """Return the median milliseconds from one decoded picture (and question) to its text, one at a time."""

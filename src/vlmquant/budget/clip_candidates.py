@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,12 +15,14 @@ from torch import Tensor
 from vlmquant.budget.budget import Budget
 from vlmquant.budget.ladder import Ladder, Step
 from vlmquant.budget.yardstick import Metric, Texts, encoder_metrics
-from vlmquant.build.build import calibration_inputs, check_exportable, model_tower, write_bundle
-from vlmquant.bundle.runtime import open_bundle
+from vlmquant.build.build import check_exportable, recipes_of, write_bundle
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.part import Preparation
 from vlmquant.data.sets import ImageSet
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import plan_tower
@@ -59,7 +62,7 @@ class ClipCandidates:
 
     def check(self) -> None:
         """Raise RecipeError or CalibrationError where the base recipe cannot make a bundle."""
-        check_exportable(self.model, self._base, self.calibration, self.components)
+        check_exportable(self.model, recipes_of(self.model, self._base, self.components), self.calibration)
 
     def metrics(self, budget: Budget) -> Mapping[str, Metric]:
         """Return what an encoder is measured by."""
@@ -82,11 +85,11 @@ class ClipCandidates:
                 kept = tuple(name for name in step.kept_float if name in names)
                 stack.enter_context(swapped(plan.tower, plan.modules))
                 quantized[component] = (plan.tower, replace(recipe, keep_float=(*recipe.keep_float, *kept)))
-            write_bundle(self.model, recipe, self.calibration, quantized, folder, track=self.track)
+            write_bundle(self.model, self._prepared, quantized, folder, track=self.track)
 
     def open(self, folder: Path) -> DualEncoder:
         """Return the encoder that runs a candidate's bundle."""
-        return open_bundle(folder, engine=self.engine, threads=self.threads)
+        return as_encoder(open_bundle(folder, engine=self.engine, threads=self.threads))
 
     def latencies_ms(self, runners: Sequence[DualEncoder], data: ImageSet) -> list[float]:
         """Return for each encoder the median milliseconds for one image and one text, through the towers alone.
@@ -118,13 +121,18 @@ class ClipCandidates:
 
     def _plan(self, recipe: Recipe, component: str) -> Plan:
         if (recipe, component) not in self._plans:
-            tower = model_tower(self.model, component)
+            tower = self.model.tower(component)
             title = f"Calibrating the {component} tower"
             self._plans[recipe, component] = plan_tower(tower, recipe, self._inputs(component), title, self.track)
         return self._plans[recipe, component]
 
-    def _inputs(self, component: str) -> list[Tensor]:
-        return calibration_inputs(self.model, self.calibration, component)
+    def _inputs(self, component: str) -> Sequence[Tensor]:
+        (inputs,) = [part.inputs for part in self._prepared.parts if part.component == component]
+        return inputs
+
+    @cached_property
+    def _prepared(self) -> Preparation:
+        return self.model.prepare(self.calibration, self.track)
 
 
 def _pair_ms(encoder: DualEncoder) -> float:

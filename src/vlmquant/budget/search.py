@@ -6,7 +6,6 @@ on one half of the data and checked on the other, which the search never sees.
 
 import json
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,11 +16,12 @@ from vlmquant.budget.ladder import climb
 from vlmquant.budget.log import SEARCH, NothingInsideError, SearchLog, confirmation
 from vlmquant.budget.trial import Family, Workshop
 from vlmquant.budget.yardstick import Yardstick
-from vlmquant.build.build import check_free
+from vlmquant.build.build import new_bundle
 from vlmquant.bundle.manifest import add_file
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.families import FloatModel
 from vlmquant.data.sets import ImageSet
 from vlmquant.errors import RecipeError
 from vlmquant.models.generate import GenerationOptions
@@ -30,7 +30,7 @@ from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_component
 
 
 def quantize_within_budget(
-    model: ClipModel | BlipModel,
+    model: FloatModel,
     calibration: CalibrationSet | None,
     data: ImageSet,
     budget: Budget,
@@ -67,7 +67,7 @@ def quantize_within_budget(
             threads=threads,
             track=track,
         )
-    else:
+    elif isinstance(model, ClipModel):
         family = ClipCandidates(
             model=model,
             calibration=calibration,
@@ -77,6 +77,8 @@ def quantize_within_budget(
             threads=threads,
             track=track,
         )
+    else:
+        raise RecipeError(f"{model.name!r} is a {model.head}, which no search knows; quantize it by a recipe")
     return search(family, data, budget, output, overwrite=overwrite, track=track)
 
 
@@ -98,14 +100,13 @@ def search(
     contradicts the one chosen, and writes nothing then; DataError where the data do not fit the metric; what `check`
     and `build` of the family raise.
     """
-    output = Path(output)
     family.check()
-    check_free(output, overwrite)
     started = time.perf_counter()
     yardstick = Yardstick(family.reference(), data, budget.metric, family.metrics(budget), track)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.search-", dir=output.parent) as scratch:
-        workshop = Workshop(family=family, yardstick=yardstick, budget=budget, scratch=Path(scratch))
+    with new_bundle(output, overwrite) as final:
+        scratch = final / "candidates"
+        scratch.mkdir()
+        workshop = Workshop(family=family, yardstick=yardstick, budget=budget, scratch=scratch)
         tried = climb(family.ladder, workshop.try_step, family.rank, budget.rule, max_latency_ms=budget.max_latency_ms)
         finalists = workshop.fastest(tried)
         best = finalists[0] if finalists else None
@@ -125,21 +126,22 @@ def search(
             confirmed=None if held_out is None else confirmation(held_out, budget.max_drop_points, budget.rule),
             seconds=time.perf_counter() - started,
         )
-        _deliver(log, folder, output)
+        _deliver(log, folder, final)
     return log
 
 
-def _deliver(log: SearchLog, folder: Path | None, output: Path) -> None:
-    """Move the chosen candidate's bundle in `folder` to `output`, with the log in it.
+def _deliver(log: SearchLog, folder: Path | None, final: Path) -> None:
+    """Move the chosen candidate's bundle from `folder`, inside `final`, to `final` itself, with the log in it.
 
     Raises NothingInsideError where there is none or the held-out half contradicts it.
     """
     if folder is None or log.chosen is None or log.confirmed == "no":
         raise NothingInsideError(_why(log), log)
     add_file(folder, SEARCH, json.dumps(log.to_dict(), indent=1, sort_keys=True) + "\n")
-    if output.exists():
-        shutil.rmtree(output)
-    folder.replace(output)
+    for path in folder.iterdir():
+        path.replace(final / path.name)
+    for rest in [path for path in final.iterdir() if path.is_dir()]:
+        shutil.rmtree(rest)
 
 
 def _why(log: SearchLog) -> str:

@@ -89,7 +89,7 @@ class Workshop:
         rule = self.budget.rule
         return Tried(
             name=step.name,
-            recipe=manifest.recipe,
+            recipe=manifest.recipes,
             float_layers=len({layer for graph in manifest.components.values() for layer in graph.kept_float}),
             drop=drop,
             latency_ms=latency_ms,

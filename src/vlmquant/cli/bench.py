@@ -26,7 +26,9 @@ def bench_command(
         str | None, typer.Option(help="Bench this architecture with random weights, such as ViT-B-32; offline.")
     ] = None,
     recipe: RecipeName = "static-int8",
-    component: Annotated[str, typer.Option(help="image or text.")] = "image",
+    component: Annotated[
+        str | None, typer.Option(help="image (the usual one) or text; of a BLIP all of it, from picture to text.")
+    ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch sizes; may be repeated. 1 and 8 by default.")] = None,
     rounds: Annotated[int, typer.Option(help="How often the turn goes round.")] = 10,
     iterations: Annotated[int, typer.Option(help="Batches per turn.")] = 5,
@@ -69,4 +71,4 @@ def print_result(result: BenchResult) -> None:
     for sentence in (*absences(result), *result.notes, circumstances(result)):
         show.line(sentence)
     if result.bundle_bytes is not None:
-        show.line(f"whole bundle, both towers: {megabytes(result.bundle_bytes)} on disk")
+        show.line(f"whole bundle: {megabytes(result.bundle_bytes)} on disk")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +19,7 @@ from vlmquant.text import megabytes
 if TYPE_CHECKING:
     from vlmquant.budget.budget import Budget
     from vlmquant.budget.log import SearchLog
-    from vlmquant.checkpoints.blip import BlipModel
-    from vlmquant.checkpoints.clip import ClipModel
+    from vlmquant.checkpoints.families import FloatModel
     from vlmquant.data.sets import ImageSet
 
 USUAL_RECIPE = "static-int8"
@@ -165,17 +164,13 @@ def limits(
 
 def within(source: Source, bound: Limits, data: DataChoice | None, run: Run) -> None:
     """Make the bundle that `budget` promises, and print it and its log."""
-    from vlmquant.checkpoints import is_blip, load_blip, load_model
+    from vlmquant.checkpoints import load_checkpoint
 
     if (bound.budget is None) != (data is None):
         raise DataError("--max-drop and --data go together: the drop is measured on the data")
     read_recipe(source.recipe)
     check_writable(run.output.parent)
-    blip = is_blip(source.checkpoint, allow_pickle=source.allow_pickle)
-    if blip and bound.budget is None:
-        raise RecipeError("--max-megabytes alone chooses the bits of a CLIP's weights; a BLIP needs --max-drop too")
-    load: Any = load_blip if blip else load_model
-    model = load(source.checkpoint, allow_pickle=source.allow_pickle)
+    model = load_checkpoint(source.checkpoint, allow_pickle=source.allow_pickle)
     calibration = None
     if source.calibrate is not None:
         track = show.tracker(run.json_output)
@@ -194,9 +189,12 @@ def within(source: Source, bound: Limits, data: DataChoice | None, run: Run) -> 
         raise typer.Exit(code)
 
 
-def _to_size(source: Source, model: "ClipModel", calibration: CalibrationSet | None, max_bytes: int, run: Run) -> None:
+def _to_size(source: Source, model: "FloatModel", calibration: CalibrationSet | None, max_bytes: int, run: Run) -> None:
     from vlmquant.budget.mixed import quantize_to_size
+    from vlmquant.checkpoints.clip import ClipModel
 
+    if not isinstance(model, ClipModel):
+        raise RecipeError("--max-megabytes alone chooses the bits of a CLIP's weights; a BLIP needs --max-drop too")
     if source.recipe != USUAL_RECIPE:
         raise RecipeError(f"--max-megabytes chooses the bits of {USUAL_RECIPE} itself; leave --recipe out")
     if calibration is None:
@@ -215,7 +213,7 @@ def _to_size(source: Source, model: "ClipModel", calibration: CalibrationSet | N
 
 def _searched(
     source: Source,
-    model: "ClipModel | BlipModel",
+    model: "FloatModel",
     calibration: CalibrationSet | None,
     data: "ImageSet",
     bound: "Budget",
@@ -225,13 +223,13 @@ def _searched(
     from vlmquant.budget.log import NothingInsideError
     from vlmquant.budget.mixed import mixed_precision
     from vlmquant.budget.search import quantize_within_budget
-    from vlmquant.checkpoints.blip import BlipModel
+    from vlmquant.checkpoints.clip import ClipModel
     from vlmquant.models.generate import GenerationOptions
 
     track = show.tracker(run.json_output)
     recipe = None if source.recipe == USUAL_RECIPE else read_recipe(source.recipe)
     components = None if source.components is None else words(source.components)
-    if bound.max_bytes is not None and not isinstance(model, BlipModel):
+    if bound.max_bytes is not None and isinstance(model, ClipModel):
         if recipe is not None or calibration is None:
             raise RecipeError(
                 f"--max-megabytes chooses the bits of {USUAL_RECIPE} by measuring layers on inputs; leave --recipe out "

@@ -18,7 +18,7 @@ EXTRAS = {
 }
 """Which extra of this package installs a module that the light installation lacks."""
 
-OUT_OF_MEMORY = "out of memory; end other programs, use smaller batches or a machine with more memory"
+OUT_OF_MEMORY = "there is not enough memory for this; end other programs, or give this one more"
 _MEMORY_WORDS = (
     "bad_alloc",
     "bad allocation",
@@ -26,6 +26,7 @@ _MEMORY_WORDS = (
     "not enough memory",
     "allocate memory",
     "failed to map segment",
+    "can't start new thread",
 )
 """How the engines, torch and the loader of shared libraries say it, each by an error of its own."""
 

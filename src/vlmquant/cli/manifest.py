@@ -1,6 +1,5 @@
 """How a bundle's manifest is printed."""
 
-import dataclasses
 from pathlib import Path
 
 from vlmquant.bundle.manifest import Manifest
@@ -12,7 +11,7 @@ def print_bundle(folder: Path, *, json_output: bool = False) -> None:
     """Print what a new bundle is and what was proved about it, or all of its manifest for a machine."""
     manifest = Manifest.read(folder)
     if json_output:
-        show.as_json(dataclasses.asdict(manifest))
+        show.as_json(manifest.to_dict())
     else:
         print_manifest(folder, manifest)
 

@@ -14,7 +14,7 @@ from vlmquant.cli.manifest import print_bundle
 from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.files import check_writable
-from vlmquant.quantize.recipes.recipe import COMPONENTS, RECIPES, Recipe, check_components
+from vlmquant.quantize.recipes.recipe import RECIPES, Recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 
@@ -36,7 +36,7 @@ def quantize(
     ] = None,
     component_recipe: Annotated[
         list[str] | None,
-        typer.Option(help="Another recipe for one component of a BLIP, as decoder=int8-weights; may be repeated."),
+        typer.Option(help="Another recipe for one component, as decoder=int8-weights; may be repeated."),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Short for `vlmquant budget --max-drop`, which has more options; needs --data.")
@@ -67,7 +67,8 @@ def quantize(
 
 
 def _quantize(source: Source, component_recipe: Sequence[str], run: Run) -> None:
-    from vlmquant.checkpoints import is_blip
+    from vlmquant.build.build import quantize_model
+    from vlmquant.checkpoints import load_checkpoint
 
     chosen = read_recipe(source.recipe)
     by_component = {name: read_recipe(value) for name, value in map(_split_assignment, component_recipe)}
@@ -78,23 +79,10 @@ def _quantize(source: Source, component_recipe: Sequence[str], run: Run) -> None
     calibration = None
     if source.calibrate is not None:
         calibration = CalibrationSet.from_files(source.calibrate, source.texts, count=source.images, track=track)
-    named = None if source.components is None else words(source.components)
-    if is_blip(source.checkpoint, allow_pickle=source.allow_pickle):
-        from vlmquant.build.blip_build import quantize_blip
-        from vlmquant.checkpoints import load_blip
-
-        blip = load_blip(source.checkpoint, allow_pickle=source.allow_pickle)
-        recipes = {**dict.fromkeys(blip.components if named is None else named, chosen), **by_component}
-        quantize_blip(blip, recipes, calibration, run.output, overwrite=run.overwrite, track=track)
-    else:
-        from vlmquant.build.build import quantize_model
-        from vlmquant.checkpoints import load_model
-
-        if by_component:
-            raise RecipeError("--component-recipe is for a BLIP; a CLIP has one recipe and --components")
-        towers = COMPONENTS if named is None else check_components(named)
-        clip = load_model(source.checkpoint, allow_pickle=source.allow_pickle)
-        quantize_model(clip, chosen, calibration, run.output, components=towers, overwrite=run.overwrite, track=track)
+    model = load_checkpoint(source.checkpoint, allow_pickle=source.allow_pickle)
+    named = model.components if source.components is None else words(source.components)
+    recipes = {**dict.fromkeys(named, chosen), **by_component}
+    quantize_model(model, recipes, calibration, run.output, overwrite=run.overwrite, track=track)
     print_bundle(run.output, json_output=run.json_output)
 
 

@@ -10,6 +10,7 @@ from vlmquant.build.build import quantize_model
 from vlmquant.bundle import VerifyReport, open_bundle, verify
 from vlmquant.checkpoints import load_model
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.models.spec import Encoder
 from vlmquant.progress import Track
 from vlmquant.quantize.recipes.recipe import get_recipe
@@ -66,7 +67,7 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
     targets = BenchTargets(bundle=folder, checkpoint=model.folder)
     race = bench(targets, batches=(1,), rounds=6, iterations=20, track=track)
     write_bench(race, output)
-    encoder, original = open_bundle(folder), model.encoder()
+    encoder, original = as_encoder(open_bundle(folder)), model.encoder()
     for note in encoder.notes:
         tell(f"warning: {note}")
     tell("4/5 scoring both on held-out images")

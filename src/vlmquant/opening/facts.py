@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmquant.bundle.manifest import MANIFEST, Manifest
+from vlmquant.bundle.manifest import MANIFEST, ComponentFacts, Manifest
 
 FLOAT_BITS = 32
 NEEDED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -60,8 +60,8 @@ def facts_of_bundle(folder: Path, manifest: Manifest) -> ModelFacts:
     return ModelFacts(
         name=manifest.name,
         bytes_on_disk=manifest.total_bytes + (folder / MANIFEST).stat().st_size,
-        bits={component: _bits(manifest, component) for component in manifest.components},
-        recipe=str(manifest.recipe["name"]),
+        bits={component: _bits(facts) for component, facts in manifest.components.items()},
+        recipe=manifest.precision,
         calibrated_on="" if calibration is None else str(calibration["images_from"]),
     )
 
@@ -85,9 +85,7 @@ def bits_name(bits: Bits) -> str:
     return f"W{weights}" if activations == FLOAT_BITS else f"W{weights}A{activations}"
 
 
-def _bits(manifest: Manifest, component: str) -> Bits:
-    if manifest.components[component].precision == "float32":
+def _bits(component: ComponentFacts) -> Bits:
+    if component.recipe is None:
         return FLOAT_BITS, FLOAT_BITS
-    recipe = manifest.recipe["by_graph"][component] if "by_graph" in manifest.recipe else manifest.recipe
-    activations = recipe["activations"]
-    return int(recipe["weights"]["bits"]), FLOAT_BITS if activations is None else int(activations["bits"])
+    return component.recipe.weight_bits, component.recipe.activation_bits or FLOAT_BITS

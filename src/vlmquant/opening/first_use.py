@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION
 from vlmquant.files import cache_folder, digest
@@ -13,9 +13,7 @@ from vlmquant.progress import Track
 from vlmquant.quantize.recipes.recipe import get_recipe
 
 if TYPE_CHECKING:
-    from vlmquant.checkpoints.blip import BlipModel
     from vlmquant.checkpoints.calibration_set import CalibrationSet
-    from vlmquant.checkpoints.clip import ClipModel
     from vlmquant.checkpoints.families import FloatModel
 
 RECIPE = "static-int8"
@@ -34,15 +32,9 @@ def bundle_of(model: "FloatModel", calibrate: "Callable[[], CalibrationSet]", tr
     folder = kept_folder(model.identity)
     if (folder / MANIFEST).is_file():
         return folder, False
-    from vlmquant.build.blip_build import quantize_blip
     from vlmquant.build.build import quantize_model
 
-    recipe = get_recipe(RECIPE)
-    if model.head == "dual-encoder":
-        quantize_model(cast("ClipModel", model), recipe, calibrate(), folder, track=track)
-    else:
-        recipes = dict.fromkeys(model.components, recipe)
-        quantize_blip(cast("BlipModel", model), recipes, calibrate(), folder, track=track)
+    quantize_model(model, get_recipe(RECIPE), calibrate(), folder, track=track)
     return folder, True
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
-from vlmquant.bundle.blip_runtime import checked_blip, open_placed_blip
-from vlmquant.bundle.manifest import MANIFEST, Manifest, file_facts
+from vlmquant.bundle.check import checked_bundle
+from vlmquant.bundle.manifest import MANIFEST, Manifest
+from vlmquant.bundle.open import open_placed
 from vlmquant.bundle.placement import AUTO, Placement, in_words, place, warnings_of
-from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.checkpoints import is_blip, load_checkpoint
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, ModelError
@@ -18,6 +18,7 @@ from vlmquant.limits import check_threads
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import Runner
 from vlmquant.models.spec import Head
 from vlmquant.opening.facts import ModelFacts, facts_of_bundle, facts_of_checkpoint
 from vlmquant.opening.first_use import BUNDLED, bundle_of, bundled_calibration
@@ -29,18 +30,10 @@ if TYPE_CHECKING:
     from vlmquant.checkpoints.clip import ClipModel
     from vlmquant.checkpoints.families import FloatModel
 
-Runner: TypeAlias = DualEncoder | BlipRunner
-
 TORCH = "torch"
 WARNING = "engine_warning"
 READERS = ("pillow", "tokenizers", "numpy")
 """Packages that turn pictures and texts into a model's input; their versions are part of every identity."""
-HEADS_BY_KIND: Mapping[str, Head] = {
-    "encoder": "dual-encoder",
-    "captioning": "captioner",
-    "vqa": "answerer",
-    "matching": "matcher",
-}
 CAN: Mapping[Head, str] = {
     "dual-encoder": "finds events (detect) and is scored on zero-shot, linear-probe, retrieval and fidelity (evaluate)",
     "captioner": "writes captions (caption) and is scored on captioning (evaluate)",
@@ -191,31 +184,25 @@ def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: Generatio
             f"{str(folder)!r} is a quantized bundle; torch (--float) takes the checkpoint it was made from"
         )
     _check_on_cpu(folder, runs_on)
-    manifest = Manifest.read(folder)
-    is_a = HEADS_BY_KIND[manifest.kind]
-    _check_head(str(folder), is_a, head)
-    manifest = checked_encoder(folder) if is_a == "dual-encoder" else checked_blip(folder)
+    # What it is for is said before the work of checking it.
+    _check_head(str(folder), Manifest.read(folder).head.name, head)
+    manifest = checked_bundle(folder)
     placements = place(folder, manifest, engine=runs_on.engine, threads=runs_on.threads, probe=runs_on.probe)
-    runner: Runner
-    if is_a == "dual-encoder":
-        runner = open_placed(folder, manifest, placements, runs_on.threads)
-    else:
-        runner = open_placed_blip(folder, manifest, placements, runs_on.threads, options)
+    runner = open_placed(folder, manifest, placements, runs_on.threads, options)
     about = facts_of_bundle(folder, manifest)
     facts = {
         "kind": "bundle",
         "precision": ", ".join(f"{name} {part.precision}" for name, part in sorted(manifest.components.items())),
         **_engine_facts(placements),
-        "weights": digest(sorted((name, part.sha256) for name, part in manifest.files.items())),
+        "weights": manifest.identity,
         "vlmquant": package_version("vlmquant"),
     }
     reasons = dict.fromkeys(f"{placed.way} ({placed.reason})" for placed in placements.values())
     calibrated = f", calibrated on {about.calibrated_on}" if about.calibrated_on else ""
     return Opened(
         runner=runner,
-        head=is_a,
-        # The manifest holds what stands in no other file: the logit scale, and where texts start and end.
-        identity=_identity(runner, facts, file_facts(folder / MANIFEST).sha256),
+        head=manifest.head.name,
+        identity=_identity(runner, facts),
         facts=facts,
         about=about,
         notes=(*runner.notes, f"engine: {'; '.join(reasons)}", f"model: {manifest.name}{calibrated}"),

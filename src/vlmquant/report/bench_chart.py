@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from vlmquant.bench.result import BASELINE, BenchResult
 from vlmquant.files import write_whole
 from vlmquant.report.plots import AFTER, BEFORE, QUIET, png
+from vlmquant.text import counted
 
 OURS = "bundle-"
 
@@ -28,7 +29,7 @@ def bench_figure(result: BenchResult) -> Figure:
     panels[0].invert_yaxis()
     environment = result.environment
     figure.suptitle(
-        f"{result.model}, {result.component} tower: {environment.cpu_model}, {result.threads} threads",
+        f"{result.model}, {result.subject}: {environment.cpu_model}, {counted(result.threads, 'thread')}",
         x=0.01,
         ha="left",
         fontsize=11,

@@ -16,6 +16,7 @@ from vlmquant.report.page import (
     Heading,
     KeyFigure,
     KeyFigures,
+    Links,
     Notice,
     Page,
     Picture,
@@ -24,6 +25,7 @@ from vlmquant.report.page import (
     Thumbnail,
 )
 from vlmquant.report.plots import latency_png
+from vlmquant.text import printable
 from vlmquant.video.detect import Detection
 from vlmquant.video.timeline import timeline_png
 
@@ -34,23 +36,25 @@ def detection_page(
     *,
     facts: Mapping[str, Mapping[str, str]] | None = None,
     truth: Sequence[TimedEvent] = (),
+    files: Mapping[str, str] | None = None,
     footer: str = "",
 ) -> Page:
     """Return the whole page of a detection.
 
     `notes` are sentences about the run, such as where its model came from; they come first. `facts` are further
     groups of names and values, such as {"Model": ..., "Environment": ...}; `truth` adds the true events to the
-    timeline.
+    timeline. `files` are paths of what lies beside the page, by what it is; the page links to them.
     """
     info = detection.info
     return Page(
-        title=f"What happens in {info.path.name}",
-        subtitle=f"{clock(detection.end_seconds)} of video searched for {_listed(detection.names)}.",
+        title=f"What happens in {printable(info.path.name)}",
+        subtitle=f"{clock(detection.seen_seconds)} of video searched for {_listed(detection.names)}.",
         blocks=[
             *note_blocks(notes),
             *warning_blocks(detection),
             key_figures(detection),
             *event_blocks(detection, truth),
+            *link_blocks(files or {}),
             *latency_blocks(detection),
             *fact_blocks({**run_facts(detection), **(facts or {})}),
         ],
@@ -64,8 +68,13 @@ def note_blocks(notes: Sequence[str]) -> list[Block]:
 
 
 def warning_blocks(detection: Detection) -> list[Block]:
-    """What was damaged or missing in the file, if anything."""
-    return [Notice("The file has faults", detection.warnings)] if detection.warnings else []
+    """What was damaged, missing or chosen in the file, if anything."""
+    return [Notice("About the file", detection.warnings)] if detection.warnings else []
+
+
+def link_blocks(files: Mapping[str, str]) -> list[Block]:
+    """Where the tables and the annotated copy lie, if anywhere."""
+    return [Heading("Files"), Links(list(files.items()))] if files else []
 
 
 def key_figures(detection: Detection) -> KeyFigures:
@@ -78,7 +87,7 @@ def key_figures(detection: Detection) -> KeyFigures:
             KeyFigure(
                 "Speed",
                 f"{detection.speed:.1f}x",
-                f"real time: {detection.end_seconds:.1f} s in {detection.wall_seconds:.1f} s",
+                f"real time: {detection.seen_seconds:.1f} s in {detection.wall_seconds:.1f} s",
             ),
             KeyFigure(
                 "Frames searched",
@@ -126,8 +135,8 @@ def event_thumbnails(detection: Detection) -> list[Thumbnail]:
     """Each event's frame at its peak, with its times."""
     return [
         Thumbnail(
-            Picture(jpeg(pixels), alt=f"The frame at {clock(event.peak_seconds)}: {event.name}"),
-            event.name,
+            Picture(jpeg(pixels), alt=f"The frame at {clock(event.peak_seconds)}: {printable(event.name)}"),
+            printable(event.name),
             (
                 f"{clock(event.start_seconds)} to {clock(event.end_seconds)}",
                 f"peak {event.peak_score:.2f} at {clock(event.peak_seconds)}",
@@ -143,7 +152,7 @@ def event_table(detection: Detection) -> Table:
         columns=("Event", "Start", "End", "Duration (s)", "Peak at", "Peak probability", "Mean probability"),
         rows=[
             (
-                event.name,
+                printable(event.name),
                 clock(event.start_seconds),
                 clock(event.end_seconds),
                 f"{event.duration_seconds:.1f}",
@@ -178,15 +187,15 @@ def run_facts(detection: Detection) -> dict[str, dict[str, str]]:
     average = f", {info.average_fps:.3g} frames per second on average" if info.average_fps else ""
     return {
         "Run": {
-            "Video": f"{info.path.name}: {info.width} x {info.height}, {info.codec}{average}{turned}",
-            "Model": detection.model,
+            "Video": f"{printable(info.path.name)}: {info.width} x {info.height}, {info.codec}{average}{turned}",
+            "Model": printable(detection.model),
             "Sampling": f"{detection.fps:g} frames per second",
             "Thresholds": f"begins at {rule.on:g}, ends below {rule.off:g}",
             "Duration": f"at least {rule.min_duration_seconds:g} s, gaps under {rule.merge_gap_seconds:g} s joined",
             "Smoothing": f"{rule.smoothing_seconds:g} s",
             "Settings digest": detection.config_sha256,
         },
-        "Phrases": {query.name: _phrases(query.prompts, query.contrast) for query in detection.queries},
+        "Phrases": {printable(query.name): _phrases(query.prompts, query.contrast) for query in detection.queries},
     }
 
 
@@ -222,8 +231,9 @@ def _highest(detection: Detection) -> list[str]:
 
 
 def _phrases(prompts: Sequence[str], contrast: Sequence[str]) -> str:
-    return f"{'; '.join(prompts)} | against: {'; '.join(contrast)}"
+    return printable(f"{'; '.join(prompts)} | against: {'; '.join(contrast)}")
 
 
-def _listed(words: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
+    words = [printable(name) for name in names]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

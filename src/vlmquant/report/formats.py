@@ -14,6 +14,7 @@ from vlmquant.report.page import (
     Gallery,
     Heading,
     KeyFigures,
+    Links,
     Notice,
     Page,
     Picture,
@@ -168,6 +169,8 @@ def _markdown(block: Block) -> list[str]:
             return [f"*Picture, in the page: {block.alt}.*", *([block.caption] if block.caption else []), ""]
         case Gallery():
             return [*(f"- {one.title}: {'; '.join(one.lines)}" for one in block.thumbnails), ""]
+        case Links():
+            return [*(f"- [{words}]({address})" for words, address in block.addresses), ""]
         case Details():
             inner = [line for part in block.blocks for line in _markdown(part)]
             return [f"### {block.summary}", "", *inner]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -152,6 +153,19 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Links:
+    """Files that lie beside the page: what each is, and its path from the page's folder."""
+
+    kind: ClassVar[str] = "links"
+    files: Sequence[tuple[str, str]]
+
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """Words and relative address of each file."""
+        return [(words, quote(path)) for words, path in self.files]
+
+
+@dataclass(frozen=True)
 class Details:
     """Blocks behind a line that opens them; printed in full."""
 
@@ -160,7 +174,7 @@ class Details:
     blocks: "Sequence[Block]"
 
 
-Block: TypeAlias = Heading | Text | Notice | KeyFigures | Table | Facts | Picture | Gallery | Details
+Block: TypeAlias = Heading | Text | Notice | KeyFigures | Table | Facts | Picture | Gallery | Links | Details
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,10 @@ from vlmquant.progress import Track, silent
 from vlmquant.video.events import Event, EventDetector, EventRule
 from vlmquant.video.pipeline import FrameScore, PixelEncoder, score_video
 from vlmquant.video.prompts import TEMPLATES
+from vlmquant.video.sampling import SampleClock
 from vlmquant.video.score import EventQuery, Scorer
-from vlmquant.video.source import VideoInfo, VideoSource, open_video
+from vlmquant.video.sources import open_source
+from vlmquant.video.sources.source import Gap, Source, VideoInfo
 
 THUMBNAIL_PIXELS = 320
 """The longest edge of a thumbnail."""
@@ -38,7 +40,8 @@ class Detection:
     (height, width, 3), at most `THUMBNAIL_PIXELS` wide and high. The n scored frames have presentation times
     `pts_seconds` (n,) float64, probabilities `scores` (n, events asked for) float32 before smoothing, columns as in
     `names`, and `latency_ms` (n,) float64, the work on each frame without decoding. `end_seconds` is where the picture
-    ends; `wall_seconds` covers decoding, scoring and everything between. `warnings` says what was damaged or missing.
+    ends; `wall_seconds` covers decoding, scoring and everything between. `warnings` says what was damaged or
+    missing, `gaps` where nothing is known.
     """
 
     info: VideoInfo
@@ -54,6 +57,7 @@ class Detection:
     end_seconds: float
     wall_seconds: float
     warnings: tuple[str, ...]
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,8 +71,13 @@ class Detection:
 
     @property
     def speed(self) -> float:
-        """Seconds of video per second of wall time."""
-        return self.end_seconds / self.wall_seconds
+        """Seconds of video, gaps not counted, per second of wall time."""
+        return self.seen_seconds / self.wall_seconds
+
+    @property
+    def seen_seconds(self) -> float:
+        """How long the video is without its gaps."""
+        return self.end_seconds - sum(gap.seconds for gap in self.gaps)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -100,13 +109,15 @@ def detect(
     negatives: Sequence[str] = (),
     batch_size: int = 4,
     on_frame: Callable[[FrameScore], None] | None = None,
+    stream: int | None = None,
     track: Track = silent,
 ) -> Detection:
     """Find events in a video file.
 
     `events` are phrases or `EventQuery` values; `negatives` are added to every event given as a phrase. `fps` frames
     per second are looked at. `rule` None means `EventRule()`. `on_frame` is called with every scored frame, in order.
-    A file that breaks off gives what was found before, and a warning.
+    `stream` is the number of the picture's stream in the file, None for the best. No event goes on over a gap in the
+    video; a file that breaks off gives what was found before. Both are among the warnings.
 
     Raises:
         VideoError: the file cannot be opened or holds no picture.
@@ -116,10 +127,11 @@ def detect(
     if isinstance(events, str):
         raise DataError(f"events must be a list of phrases, got the single text {events!r}; put it into a list")
     queries = [event if isinstance(event, EventQuery) else EventQuery.from_text(event, negatives) for event in events]
+    step_seconds = SampleClock(fps).step_seconds
     start = time.perf_counter()
     scorer = Scorer(encoder, queries)
-    with open_video(video) as source:
-        search = _Search(scorer.names, rule or EventRule())
+    with open_source(video, stream) as source:
+        search = _Search(scorer.names, rule or EventRule(), step_seconds)
         frames = score_video(
             source.frames(fps), encoder, scorer.scores, batch_size=batch_size, total=_expected(source, fps), track=track
         )
@@ -128,7 +140,7 @@ def detect(
                 search.push(frame)
                 if on_frame is not None:
                     on_frame(frame)
-        end_seconds = search.finish(source.end_seconds, 1 / fps)
+        end_seconds = search.finish(source.end_seconds)
     return Detection(
         info=source.info,
         model=encoder.name,
@@ -142,11 +154,12 @@ def detect(
         latency_ms=np.array(search.latency_ms, dtype=np.float64),
         end_seconds=end_seconds,
         wall_seconds=time.perf_counter() - start,
+        gaps=tuple(search.gaps),
         warnings=tuple(source.warnings),
     )
 
 
-def _expected(source: VideoSource, fps: float) -> int | None:
+def _expected(source: Source, fps: float) -> int | None:
     seconds = source.info.duration_seconds
     return None if seconds is None else max(1, round(seconds * min(fps, source.info.average_fps or fps)))
 
@@ -154,8 +167,10 @@ def _expected(source: VideoSource, fps: float) -> int | None:
 class _Search:
     """One detector per event over the same frames, with the pictures that may turn out to be a peak."""
 
-    def __init__(self, names: Sequence[str], rule: EventRule) -> None:
+    def __init__(self, names: Sequence[str], rule: EventRule, step_seconds: float) -> None:
         self.rule = rule
+        self.gaps: list[Gap] = []
+        self._step_seconds = step_seconds
         self.found: list[tuple[Event, ByteArray]] = []
         self.pts: list[float] = []
         self.scores: list[FloatArray] = []
@@ -166,6 +181,8 @@ class _Search:
 
     def push(self, frame: FrameScore) -> None:
         pts = frame.pts_seconds
+        if frame.frame.gap is not None:
+            self._close(frame.frame.gap)
         self.pts.append(pts)
         self.scores.append(frame.scores)
         self.latency_ms.append(frame.latency_ms)
@@ -179,17 +196,27 @@ class _Search:
                 kept[pts] = thumbnail
             self._pictures[column] = kept
 
-    def finish(self, end_seconds: float, step_seconds: float) -> float:
-        """Close all events where the picture ends and return that time.
-
-        A file may claim that its last frame is shown for no time at all; it is then taken to last one sampling step.
-        """
-        if self.pts and end_seconds <= self.pts[-1]:
-            end_seconds = self.pts[-1] + step_seconds
-        for column, detector in enumerate(self._detectors):
-            self._keep(detector.finish(end_seconds), column)
+    def finish(self, end_seconds: float) -> float:
+        """Close all events where the picture ends and return that time."""
+        end_seconds = self._after_last(end_seconds)
+        self._end_events(end_seconds)
         self.found.sort(key=lambda item: (item[0].start_seconds, self._order[item[0].name]))
         return end_seconds
+
+    def _close(self, gap: Gap) -> None:
+        """Close all events where a gap begins, and begin afresh behind it."""
+        self.gaps.append(gap)
+        self._end_events(min(self._after_last(gap.start_seconds), gap.end_seconds))
+        self._detectors = [EventDetector(name, self.rule) for name in self._order]
+        self._pictures = [{} for _ in self._order]
+
+    def _after_last(self, end_seconds: float) -> float:
+        """A file may claim that a frame is shown for no time at all; it is then taken to last one sampling step."""
+        return self.pts[-1] + self._step_seconds if self.pts and end_seconds <= self.pts[-1] else end_seconds
+
+    def _end_events(self, end_seconds: float) -> None:
+        for column, detector in enumerate(self._detectors):
+            self._keep(detector.finish(end_seconds), column)
 
     def _keep(self, events: Sequence[Event], column: int) -> None:
         self.found += [(event, self._pictures[column][event.peak_seconds]) for event in events]

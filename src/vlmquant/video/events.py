@@ -39,6 +39,19 @@ class EventRule:
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise ValueError(f"{field} must be a finite number of seconds >= 0, got {seconds}")
 
+    @classmethod
+    def of(cls, **given: float | None) -> "EventRule":
+        """Return the rule with the values that are given (not None) in place of the defaults.
+
+        Where only one of `on` and `off` is given, the other follows it rather than contradict it.
+        """
+        values = {name: value for name, value in given.items() if value is not None}
+        if "on" in values and "off" not in values:
+            values["off"] = min(cls.off, values["on"])
+        elif "off" in values and "on" not in values:
+            values["on"] = max(cls.on, values["off"])
+        return cls(**values)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:

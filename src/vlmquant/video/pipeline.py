@@ -18,7 +18,7 @@ import numpy as np
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray, ImageSpec
 from vlmquant.progress import Track, silent
-from vlmquant.video.source import Frame
+from vlmquant.video.sources.source import Frame
 
 _POLL_SECONDS = 0.05
 """How often a stage that waits looks whether the run was ended."""

@@ -1,6 +1,7 @@
 """The picture of a detection: per event its score over time, the thresholds, what was found and what is true."""
 
 import io
+import warnings
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -9,9 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vlmquant.metrics.events import TimedEvent
+from vlmquant.text import printable
 from vlmquant.video.detect import Detection
 
 _SCORE, _FOUND, _TRUE = "#1f4e79", "#e07b00", "#2e8b57"
+_LONGEST_LABEL = 100
 _FOUND_BAR, _TRUE_BAR = (-0.16, 0.10), (-0.30, 0.10)
 """Bottom and height, in the units of the score axis: both lie below probability 0."""
 
@@ -37,14 +40,15 @@ def timeline_figure(detection: Detection, truth: Sequence[TimedEvent] = ()) -> F
         axes.set_yticks([0, 0.5, 1])
         axes.set_ylabel("probability", fontsize=8)
         counts = f"{len(found)} found" + (f", {len(true)} true" if truth else "")
-        axes.set_title(f"{name}: {counts}", loc="left", fontsize=9)
+        axes.set_title(f"{_label(name)}: {counts}", loc="left", fontsize=9, parse_math=False)
         axes.tick_params(labelsize=8)
     panels[-1].set_xlim(0, detection.end_seconds)
     panels[-1].set_xlabel("time (s)", fontsize=9)
     figure.suptitle(
-        f"{detection.info.path.name}: n = {len(detection.pts_seconds)} frames at {detection.fps:g} per second, "
-        f"{detection.model}",
+        f"{_label(detection.info.path.name)}: n = {len(detection.pts_seconds)} frames at {detection.fps:g} per second, "
+        f"{_label(detection.model)}",
         fontsize=10,
+        parse_math=False,
     )
     _legend(figure, detection, with_truth=bool(truth))
     return figure
@@ -53,8 +57,18 @@ def timeline_figure(detection: Detection, truth: Sequence[TimedEvent] = ()) -> F
 def timeline_png(detection: Detection, truth: Sequence[TimedEvent] = (), dpi: int = 120) -> bytes:
     """Return `timeline_figure` as a PNG file."""
     data = io.BytesIO()
-    timeline_figure(detection, truth).savefig(data, format="png", dpi=dpi)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from", UserWarning
+        )  # a script without a font shows as boxes
+        timeline_figure(detection, truth).savefig(data, format="png", dpi=dpi)
     return data.getvalue()
+
+
+def _label(text: str) -> str:
+    """Return a name as it fits over a panel, with nothing in it that is drawn otherwise than it is written."""
+    shown = printable(text)
+    return shown if len(shown) <= _LONGEST_LABEL else f"{shown[: _LONGEST_LABEL - 3]}..."
 
 
 def _bars(axes: Axes, events: Sequence[TimedEvent], bar: tuple[float, float], color: str) -> None:

@@ -12,7 +12,9 @@ from PIL import Image as PillowImage
 
 from vlmquant.errors import DataError, unknown
 from vlmquant.files import write_whole
+from vlmquant.text import csv_cell, encodable, printable
 from vlmquant.video.detect import Detection
+from vlmquant.video.output import THUMBNAILS, OutputFolder, writing
 
 SCHEMA_VERSION = 1
 """Of the rows of events.jsonl and events.csv; grows when a column changes its meaning or goes away."""
@@ -39,19 +41,24 @@ def write_detection(
 ) -> dict[str, Path]:
     """Write `outputs`, names from `WRITERS` (None: all), into `folder`, made when missing; return their paths.
 
-    Thumbnails are written before the tables that name their events. Raises DataError for an unknown output or when
-    the folder cannot be made.
+    Thumbnails are written before the tables that name their events. Raises DataError for an unknown output, when a file
+    would be replaced that this program did not make, and when one cannot be written.
     """
     chosen = list(WRITERS) if outputs is None else list(outputs)
     for name in chosen:
         if name not in WRITERS:
             raise unknown(DataError, "output", name, WRITERS)
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be made a folder ({error.strerror}); choose another output folder") from error
-    return {name: WRITERS[name](detection, folder) for name in WRITERS if name in chosen}
+    target = OutputFolder(folder)
+    names = [FILES[name] for name in chosen]
+    target.check(names, [detection.info.path])
+    target.claim(names)
+    paths = {}
+    for name in WRITERS:
+        if name in chosen:
+            with writing(target.path / FILES[name]):
+                paths[name] = WRITERS[name](detection, target.path)
+    target.settle()
+    return paths
 
 
 def event_id(index: int) -> str:
@@ -67,15 +74,15 @@ def event_rows(detection: Detection) -> list[dict[str, Any]]:
         values = (
             SCHEMA_VERSION,
             event_id(index),
-            detection.info.path.name,
-            event.name,
+            encodable(detection.info.path.name),
+            encodable(event.name),
             round(event.start_seconds, 6),
             round(event.end_seconds, 6),
             round(event.peak_seconds, 6),
             round(event.peak_score, 6),
             round(event.mean_score, 6),
-            list(queries[event.name].prompts),
-            list(queries[event.name].contrast),
+            list(map(encodable, queries[event.name].prompts)),
+            list(map(encodable, queries[event.name].contrast)),
             detection.model,
             detection.config_sha256,
         )
@@ -101,7 +108,7 @@ def write_scores(detection: Detection, folder: Path) -> Path:
         [f"{pts:.6f}", *(f"{score:.6f}" for score in row)]
         for pts, row in zip(detection.pts_seconds, detection.scores, strict=True)
     ]
-    return write_whole(folder / "scores.csv", _table([("pts_seconds", *detection.names), *rows]))
+    return write_whole(folder / "scores.csv", _table([("pts_seconds", *map(csv_cell, detection.names)), *rows]))
 
 
 def write_vtt(detection: Detection, folder: Path) -> Path:
@@ -110,21 +117,22 @@ def write_vtt(detection: Detection, folder: Path) -> Path:
     for index, event in enumerate(detection.events):
         start = round(event.start_seconds * 1000)
         end = max(start + 1, round(event.end_seconds * 1000))
-        text = html.escape(" ".join(event.name.split()), quote=False)
+        text = html.escape(printable(event.name), quote=False)
         cues.append(f"{event_id(index)}\n{_timestamp(start)} --> {_timestamp(end)}\n{text} ({event.peak_score:.2f})\n")
     return write_whole(folder / "events.vtt", "\n".join(cues).encode())
 
 
 def write_thumbnails(detection: Detection, folder: Path) -> Path:
     """Write thumbnails/<id>.jpg, the peak of each event; those of an earlier run go away."""
-    target = folder / "thumbnails"
+    target = folder / THUMBNAILS
     target.mkdir(exist_ok=True)
+    earlier = OutputFolder(folder).own_thumbnails()
     written = set()
     for index, pixels in enumerate(detection.thumbnails):
         data = io.BytesIO()
         PillowImage.fromarray(pixels).save(data, "JPEG", quality=85)
         written.add(write_whole(target / f"{event_id(index)}.jpg", data.getvalue()))
-    for stale in set(target.glob("[0-9]*.jpg")) - written:
+    for stale in set(earlier) - written:
         stale.unlink()
     return target
 
@@ -147,8 +155,19 @@ WRITERS: dict[str, Callable[[Detection, Path], Path]] = {
 """Every output by its name, in the order in which they are written."""
 
 
-def _cell(value: Any) -> Any:
-    return " | ".join(value) if isinstance(value, list) else value
+FILES = {
+    "thumbnails": THUMBNAILS,
+    "jsonl": "events.jsonl",
+    "csv": "events.csv",
+    "scores": "scores.csv",
+    "vtt": "events.vtt",
+    "timeline": "timeline.png",
+}
+"""Where each output lies in the folder."""
+
+
+def _cell(value: Any) -> object:
+    return csv_cell(" | ".join(value) if isinstance(value, list) else value)
 
 
 def _table(rows: Collection[Collection[Any]]) -> bytes:

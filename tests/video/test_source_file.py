@@ -1,5 +1,7 @@
+import errno
 import gc
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -9,6 +11,7 @@ from videos_made import (
     GREEN,
     RED,
     WHITE,
+    blank_packets,
     cut,
     four_corners,
     grey_ramp,
@@ -19,8 +22,9 @@ from videos_made import (
 )
 
 from vlmquant.errors import VideoError
-from vlmquant.video import source
-from vlmquant.video.source import Frame, VideoSource, open_video
+from vlmquant.video.sources import container, file
+from vlmquant.video.sources.file import VideoFile, open_video
+from vlmquant.video.sources.source import Frame
 
 EVERY_KEYFRAME = {"g": "1"}
 FASTSTART = {"movflags": "faststart"}
@@ -78,6 +82,17 @@ def test_reads_common_files_frame_for_frame(tmp_path, name, arguments, codec):
     assert (video.info.rotation_degrees, video.warnings) == (0, [])
 
 
+@pytest.mark.parametrize("name", ["a.avi", "a.asf"])
+@pytest.mark.parametrize("reordered", ["0", "1", "3"])
+def test_pictures_without_presentation_times_come_once_in_order_and_regularly(tmp_path, noise, name, reordered):
+    pictures = [np.full_like(picture, 10 * (k % 25)) for k, picture in enumerate(noise * 3)]
+    options = {"bf": reordered, "b_strategy": "0"}
+    frames, video = read(write_clip(tmp_path / name, pictures, codec="libx264", options=options))
+    np.testing.assert_allclose(times(frames), np.arange(30) / 10, atol=2e-3)
+    assert levels(frames) == [k % 25 for k in range(30)]
+    assert video.warnings == []
+
+
 def test_info_gives_the_headers_claims_and_the_end_is_measured(tmp_path):
     _, video = read(write_clip(tmp_path / "a.mp4", grey_ramp(5)))
     assert video.info.duration_seconds == pytest.approx(0.5)
@@ -106,8 +121,8 @@ def test_variable_frame_rate_keeps_the_containers_times(tmp_path):
 def test_sampling_converts_only_the_samples_and_keeps_their_index(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "a.mp4", grey_ramp(10))
     converted = []
-    convert = source._upright_rgb
-    monkeypatch.setattr(source, "_upright_rgb", lambda *args: converted.append(args[0].pts) or convert(*args))
+    convert = file.upright_rgb
+    monkeypatch.setattr(file, "upright_rgb", lambda *args: converted.append(args[0].pts) or convert(*args))
     frames, _ = read(path, fps=2)
     assert times(frames) == [0.0, 0.5]
     assert [frame.index for frame in frames] == [0, 5]
@@ -184,6 +199,23 @@ class TestStreams:
         path = write_clip(tmp_path / "two.mp4", grey_ramp(5), more_pictures=[four_corners()] * 5)
         assert levels(read(path)[0]) == [0, 1, 2, 3, 4]
 
+    @pytest.mark.parametrize("name", ["two.mp4", "two.mkv"])
+    @pytest.mark.parametrize("still_size", [32, 256])
+    def test_a_moving_picture_comes_before_a_still_one_and_the_choice_is_said(self, tmp_path, name, still_size):
+        still = four_corners(still_size, still_size)
+        path = write_clip(tmp_path / name, [still], more_pictures=grey_ramp(5))
+        frames, video = read(path)
+        assert (levels(frames), video.info.stream) == ([0, 1, 2, 3, 4], 1)
+        assert "stream 1 (h264, 64 x 48) is searched, not stream 0" in video.warnings[0]
+
+    def test_of_moving_pictures_the_larger_is_read_unless_one_is_asked_for(self, tmp_path):
+        path = write_clip(tmp_path / "two.mp4", [four_corners()] * 5, more_pictures=grey_ramp(5, 128, 96))
+        assert read(path)[1].info.width == 128
+        with open_video(path, stream=0) as video:
+            assert (video.info.width, video.info.stream, video.warnings) == (64, 0, [])
+        with pytest.raises(VideoError, match=r"no picture in stream 2; its pictures: stream 0 .*; stream 1"):
+            open_video(path, stream=2)
+
     def test_cover_art_is_not_the_video(self, tmp_path):
         frames, video = read(write_clip(tmp_path / "cover.mp4", grey_ramp(5), cover=four_corners(128, 96)))
         assert levels(frames) == [0, 1, 2, 3, 4]
@@ -203,6 +235,16 @@ class TestBroken:
         assert 3 <= len(frames) <= 7
         assert times(frames) == [k / 10 for k in range(len(frames))]
         assert any("may be cut" in warning for warning in video.warnings)
+
+    @pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.webm"])
+    def test_a_cut_file_with_sound_says_so(self, tmp_path, noise, name):
+        codec = "libvpx-vp9" if name == "a.webm" else "libx264"
+        path = write_clip(tmp_path / name, noise * 3, codec=codec, audio_seconds=3, audio_rate=44100)
+        whole = read(path)[1].warnings
+        frames, video = read(cut(path, 0.6))
+        assert len(frames) < 25
+        assert any("may be cut" in warning for warning in video.warnings)
+        assert whole == []
 
     @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.webm"])
     def test_a_cut_stream_yields_what_is_there(self, tmp_path, noise, name):
@@ -227,25 +269,59 @@ class TestBroken:
 
     def test_a_read_error_keeps_the_frames_before_it(self, tmp_path):
         path = write_clip(tmp_path / "a.mp4", grey_ramp(10), options={"bf": "2"})
-        container = BreaksAfter(av.open(str(path)), packets=6)
-        with VideoSource(path, container) as video:
+        with VideoFile(path, BreaksAfter(av.open(str(path)), packets=6)) as video:
             # in coding order frame 6 comes before frame 5, which leans on it and is lost
             assert levels(video.frames()) == [0, 1, 2, 3, 4, 6]
         assert "breaks off" in video.warnings[0]
         assert "disk" in video.warnings[0]
 
-    def test_gives_up_after_many_undecodable_packets_in_a_row(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(source, "MAX_CONSECUTIVE_FAILURES", 3)
-        path = write_clip(tmp_path / "a.mkv", grey_ramp(12), codec="ffv1", pixel_format="gray")
-        frames = list(av.open(str(path)).demux())
-        data = bytearray(path.read_bytes())
-        for packet in frames[5:12]:
-            start = data.index(bytes(packet))
-            data[start : start + packet.size] = b"\xff" * packet.size
-        path.write_bytes(data)
+    @pytest.mark.parametrize(
+        ("name", "options"), [("a.mp4", {"g": "10", "bf": "0"}), ("b.mp4", {"g": "10", "bf": "2"})]
+    )
+    def test_decoding_goes_on_behind_packets_that_do_not_decode(self, tmp_path, name, options):
+        path = blank_packets(write_clip(tmp_path / name, grey_ramp(20) * 6, options=options), 2.0, 9.0)
         frames, video = read(path)
-        assert levels(frames) == [0, 1, 2, 3, 4]
-        assert any("gave up" in warning for warning in video.warnings)
+        (gap,) = video.gaps
+        assert times(frames)[:20] == [k / 10 for k in range(20)]
+        assert times(frames)[-1] == 11.9
+        assert gap.start_seconds == pytest.approx(2.0, abs=0.31)
+        assert gap.end_seconds == pytest.approx(9.0, abs=0.31)
+        assert [frame.gap for frame in frames if frame.gap] == [gap]
+        assert "packets could not be decoded" in gap.why
+        assert any(f"nothing is known of the {gap.seconds:.3f} s" in warning for warning in video.warnings)
+        assert [frame.gap for frame in read(path, fps=0.2)[0] if frame.gap] == [gap]  # sampled whatever the rate
+
+    def test_a_recording_that_starts_within_a_group_of_pictures_begins_at_the_next(self, tmp_path, noise):
+        options = {"g": "60", "bf": "0", "sc_threshold": "0"}
+        path = write_clip(tmp_path / "a.ts", noise * 13, options=options)
+        data = path.read_bytes()
+        path.write_bytes(data[188 * 60 :])  # the key frame is gone, 59 pictures lean on it
+        frames, video = read(path)
+        assert len(frames) == 70
+        np.testing.assert_allclose(np.diff(times(frames)), 0.1, atol=1e-3)
+        assert 5 < frames[0].pts_seconds < 6
+        assert "starts within a group of pictures" in video.warnings[0]
+
+    def test_a_wild_stamp_is_mended(self, tmp_path):
+        path = write_clip(tmp_path / "a.mkv", grey_ramp(10), codec="ffv1", pixel_format="gray")
+        with VideoFile(path, Stamps(av.open(str(path)), {4: 999_000})) as video:
+            frames = list(video.frames())
+        assert times(frames) == [k / 10 for k in range(10)]
+        assert levels(frames) == list(range(10))
+        assert any(warning.startswith("1 frame with a time far from") for warning in video.warnings)
+
+    def test_memory_that_ends_is_not_blamed_on_the_video(self, tmp_path, monkeypatch):
+        path = write_clip(tmp_path / "a.mp4", grey_ramp(3))
+
+        def no_memory(*_, **__):
+            raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+
+        broken = NoMemory(av.open(str(path)))
+        with pytest.raises(MemoryError):
+            VideoFile(path, broken)
+        monkeypatch.setattr(av, "open", no_memory)
+        with pytest.raises(MemoryError):
+            open_video(path)
 
     def test_frames_that_are_not_later_than_the_one_before_are_skipped(self, tmp_path):
         original = write_clip(tmp_path / "a.mkv", grey_ramp(5), codec="ffv1", pixel_format="gray")
@@ -267,13 +343,46 @@ class TestBroken:
         frames, video = read(path)
         assert times(frames) == [k / 10 for k in range(40)]
         assert levels(frames) == [*range(20), *range(20)]
-        assert video.warnings[0].startswith("1 frame at which the clock was set back")
+        assert video.warnings == [
+            "at 2.000 s the clock is set back, as where recordings were joined: counted on; events end there"
+        ]
 
     def test_a_raw_stream_takes_its_nominal_rate_and_says_so(self, tmp_path):
         frames, video = read(write_clip(tmp_path / "a.h264", grey_ramp(5), container_format="h264"))
         assert levels(frames) == [0, 1, 2, 3, 4]
         assert times(frames) == [0.0, 0.04, 0.08, 0.12, 0.16]
         assert "without a time stamp" in video.warnings[0]
+
+
+class Stamps:
+    """A container with other presentation times (in its time base) for the packets of these numbers."""
+
+    def __init__(self, container, stamps):
+        self._container, self._stamps = container, stamps
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def demux(self):
+        for number, packet in enumerate(self._container.demux()):
+            packet.pts = self._stamps.get(number, packet.pts)
+            yield packet
+
+
+class NoMemory:
+    """A container whose third packet finds no memory."""
+
+    def __init__(self, container):
+        self._container = container
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def demux(self):
+        for number, packet in enumerate(self._container.demux()):
+            if number == 2:
+                raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+            yield packet
 
 
 class BreaksAfter:
@@ -285,8 +394,8 @@ class BreaksAfter:
     def __getattr__(self, name):
         return getattr(self._container, name)
 
-    def demux(self, stream):
-        for number, packet in enumerate(self._container.demux(stream)):
+    def demux(self):
+        for number, packet in enumerate(self._container.demux()):
             if number == self._packets:
                 raise av.error.OSError(5, "the disk is broken")
             yield packet
@@ -296,6 +405,11 @@ class TestRefused:
     def test_missing(self, tmp_path):
         with pytest.raises(VideoError, match=r"none\.mp4 is not a file"):
             open_video(tmp_path / "none.mp4")
+
+    def test_a_name_that_is_too_long_or_impossible(self):
+        for name in ("a" * 300 + ".mp4", "a\0.mp4"):
+            with pytest.raises(VideoError, match="check the path"):
+                open_video(name)
 
     def test_folder(self, tmp_path):
         with pytest.raises(VideoError, match="is a folder"):
@@ -314,6 +428,7 @@ class TestRefused:
             "file:///etc/hostname",
             "data:video/mp4;base64,AAAA",
             "pipe:0",
+            Path("http://127.0.0.1/a.mp4"),  # it makes one slash of two
         ],
     )
     def test_addresses(self, address):
@@ -341,7 +456,7 @@ class TestRefused:
         # shows that the test above can fail: FFmpeg alone follows the list to the other file
         video = write_clip(tmp_path / "real.ts", grey_ramp(3))
         (tmp_path / "list.ffconcat").write_text(f"ffconcat version 1.0\nfile {video.name}\n")
-        monkeypatch.setattr(source, "_INPUT_OPTIONS", {})
+        monkeypatch.setattr(container, "_INPUT_OPTIONS", {})
         assert len(read(tmp_path / "list.ffconcat")[0]) == 3
 
     def test_a_still_image(self, tmp_path):
@@ -352,7 +467,7 @@ class TestRefused:
             open_video(tmp_path / "photo.png")
 
     def test_a_picture_above_the_limit(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(source, "_DECODER_OPTIONS", {"max_pixels": "1000"})
+        monkeypatch.setattr(file, "DECODER_OPTIONS", {"max_pixels": "1000"})
         with pytest.raises(VideoError, match="35,389,440 pixels"):
             open_video(write_clip(tmp_path / "large.mp4", grey_ramp(2)))
 
@@ -362,7 +477,7 @@ class TestRefused:
         struct.pack_into("<2i", data, data.index(b"strf") + 12, 16, 16)
         path.write_bytes(data)
         assert read(path)[1].info.width == 64
-        monkeypatch.setattr(source, "_DECODER_OPTIONS", {"max_pixels": "1000"})
+        monkeypatch.setattr(file, "DECODER_OPTIONS", {"max_pixels": "1000"})
         with pytest.raises(VideoError, match="35,389,440 pixels"):
             open_video(path)
 
