@@ -63,7 +63,7 @@ def new_folder(output: Path, check_free: Callable[[Path], None]) -> Iterator[Pat
     with ExitStack() as held:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(_alone(output))
+            held.enter_context(alone(output))
             _clear_leftovers(output)
             temporary.mkdir()
         except OSError as error:
@@ -106,11 +106,14 @@ def _clear_leftovers(output: Path) -> None:
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Hold the lock for writing `output`. Raises VlmQuantError where another run holds it."""
+def alone(output: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock for writing `output`, a file beside it.
+
+    Where another run holds it, it is waited for, or without `wait` a VlmQuantError raised.
+    """
     lock = output.with_name(f".{output.name}.lock")
     try:
-        with _locked(lock, wait=False):
+        with _locked(lock, wait=wait):
             try:
                 yield
             finally:

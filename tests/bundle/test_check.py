@@ -74,14 +74,30 @@ def test_a_missing_file_and_a_link_are_named(bundle: Path, tmp_path: Path) -> No
         checked_bundle(bundle)
 
 
-def test_weights_in_another_file_are_refused_even_if_it_is_listed(bundle: Path) -> None:
+def test_weights_beside_a_graph_are_read_only_where_they_are_listed(bundle: Path) -> None:
     model = onnx.load(bundle / "image.onnx")
-    onnx.save(model, bundle / "image.onnx", save_as_external_data=True, location="w.bin", size_threshold=64)
+    onnx.save(model, bundle / "image.onnx", save_as_external_data=True, location="w.bin", size_threshold=1024)
+    list_again(bundle)
+    with pytest.raises(BundleError, match=r"w\.bin"):
+        checked_bundle(bundle)
+    with pytest.raises(BundleError, match=r"keeps weights in 'w\.bin'"):
+        check_graph(bundle / "image.onnx")
     values = json.loads((bundle / MANIFEST).read_text())
-    values["files"]["w.bin"] = {"sha256": "0", "bytes": 1}
+    values["files"]["w.bin"] = {}
     (bundle / MANIFEST).write_text(json.dumps(values))
     list_again(bundle)
-    with pytest.raises(BundleError, match="keeps weights in another file"):
+    assert len(verify(bundle).rows) == 4
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "image.onnx", ""])
+def test_weights_elsewhere_are_refused(bundle: Path, location: str) -> None:
+    model = onnx.load(bundle / "image.onnx")
+    tensor = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    onnx.external_data_helper.set_external_data(tensor, location=location)
+    tensor.ClearField("raw_data")
+    (bundle / "image.onnx").write_bytes(model.SerializeToString())
+    list_again(bundle)
+    with pytest.raises(BundleError, match="keeps weights in"):
         checked_bundle(bundle)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_newer_schema_is_refused(folder: Path) -> None:
         Manifest.read(folder)
 
 
-@pytest.mark.parametrize("name", ["../image.onnx", "/etc/passwd", "a/b", "a\\b", "C:x", "..", "", MANIFEST])
+@pytest.mark.parametrize("name", ["../image.onnx", "/etc/passwd", "a/b", "a\\b", "C:x", "..", "", MANIFEST, "a" * 300])
 def test_a_path_that_leaves_the_folder_is_refused(folder: Path, name: str) -> None:
     edit(folder, files={name: {"sha256": "0", "bytes": 1}})
     with pytest.raises(BundleError, match="only plain names"):
@@ -88,7 +89,23 @@ def test_a_path_that_leaves_the_folder_is_refused(folder: Path, name: str) -> No
 
 def test_every_value_of_another_type_is_a_bundle_error(folder: Path) -> None:
     content = (folder / MANIFEST).read_text()
-    strange = [None, True, 5, -1, 2**64, 1.5, float("nan"), float("inf"), "x", "\x1b[2J", [], [1, 2], {}, {"a": 1}]
+    strange = [
+        None,
+        True,
+        5,
+        -1,
+        2**64,
+        1.5,
+        float("nan"),
+        float("inf"),
+        "x",
+        "\x1b[2J",
+        "\ud800",
+        [],
+        [1, 2],
+        {},
+        {"a": 1},
+    ]
     refused: list[str] = []
     for path in list(paths(json.loads(content))):
         for value in [*strange, REMOVED]:
@@ -161,3 +178,16 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         Manifest.read(tmp_path)
     with pytest.raises(BundleError, match="does not exist"):
         Manifest.read(tmp_path / "nowhere")
+
+
+def test_identity_is_of_all_that_decides_a_result(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    same = dataclasses.replace(manifest, name="another name", tools={}, calibration=None)
+    assert same.identity == manifest.identity
+    (folder / "image.onnx").write_bytes(b"other")
+    others = (
+        dataclasses.replace(manifest, head=DualEncoderHead(logit_scale=99.0)),
+        dataclasses.replace(manifest, files={**manifest.files, "image.onnx": file_facts(folder / "image.onnx")}),
+        dataclasses.replace(manifest, components={"image": component("text.onnx"), "text": component("image.onnx")}),
+    )
+    assert len({manifest.identity, *(other.identity for other in others)}) == 4

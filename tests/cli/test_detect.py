@@ -9,7 +9,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from vlmquant.cli.models import Opened
 
 from fakes import tiny_blip_folder
 from vlmquant import streetworld
@@ -121,7 +120,15 @@ def test_one_threshold_alone_takes_the_other_along(words, on: float, off: float)
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever model is named is one that takes any picture for anything."""
-    monkeypatch.setattr("vlmquant.cli.detect.open_model", lambda *_, **__: Opened(AnyEncoder(), ()))
+    monkeypatch.setattr("vlmquant.cli.detect.open_named", lambda *_, **__: AnyOpened())
+
+
+class AnyOpened:
+    notes = ()
+
+    @property
+    def encoder(self):
+        return AnyEncoder()
 
 
 class AnyEncoder:

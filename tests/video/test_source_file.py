@@ -22,7 +22,7 @@ from videos_made import (
 )
 
 from vlmquant.errors import VideoError
-from vlmquant.video.sources import container, file
+from vlmquant.video.sources import container, decode, file
 from vlmquant.video.sources.file import VideoFile, open_video
 from vlmquant.video.sources.source import Frame
 
@@ -467,7 +467,7 @@ class TestRefused:
             open_video(tmp_path / "photo.png")
 
     def test_a_picture_above_the_limit(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(file, "DECODER_OPTIONS", {"max_pixels": "1000"})
+        monkeypatch.setattr(decode, "DECODER_OPTIONS", {"max_pixels": "1000"})
         with pytest.raises(VideoError, match="35,389,440 pixels"):
             open_video(write_clip(tmp_path / "large.mp4", grey_ramp(2)))
 
@@ -477,7 +477,7 @@ class TestRefused:
         struct.pack_into("<2i", data, data.index(b"strf") + 12, 16, 16)
         path.write_bytes(data)
         assert read(path)[1].info.width == 64
-        monkeypatch.setattr(file, "DECODER_OPTIONS", {"max_pixels": "1000"})
+        monkeypatch.setattr(decode, "DECODER_OPTIONS", {"max_pixels": "1000"})
         with pytest.raises(VideoError, match="35,389,440 pixels"):
             open_video(path)
 

@@ -1,6 +1,6 @@
 """`recover_model`: from a checkpoint and unlabelled data to a bundle whose weights were tuned for their recipe."""
 
-import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.recipe import Recipe
-from vlmquant.quantize.recovery.recover import recover
+from vlmquant.quantize.recovery.recover import STATE, recover
 from vlmquant.quantize.recovery.tuning import RecoverySettings
 
 
@@ -45,5 +45,7 @@ def recover_model(
         tuned = replace(recovered.recipe, name=f"{recipe.name} recovered")
         towers = {component: (tower, tuned) for component, tower in recovered.towers.items()}
         write_proved(folder, model, prepared, towers, recovered=recovered.facts, track=track)
-    shutil.rmtree(work)
+    (work / STATE).unlink(missing_ok=True)
+    with suppress(OSError):  # something of the user's is in it as well
+        work.rmdir()
     return output

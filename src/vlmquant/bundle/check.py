@@ -5,7 +5,6 @@ from pathlib import Path
 from vlmquant.bundle.graph_check import check_graph
 from vlmquant.bundle.manifest import MANIFEST, Manifest, file_facts
 from vlmquant.errors import BundleError
-from vlmquant.models.spec import ImageSpec
 
 LARGEST_SIDE = 4096
 """Pixels; no model takes pictures that are larger."""
@@ -41,9 +40,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
                 f"{name} in bundle {str(folder)!r} was altered: it has {path.stat().st_size} bytes{digest}, the "
                 f"manifest says {expected.bytes} and {expected.sha256[:12]}…; build it again"
             )
-    for name in dict.fromkeys(facts.file for facts in manifest.components.values()):
-        check_graph(folder / name)
-    _check_images(folder)
+    graphs = {facts.file for facts in manifest.components.values()}
+    weights = {name: facts.bytes for name, facts in manifest.files.items() if name not in graphs}
+    for name in sorted(graphs):
+        check_graph(folder / name, weights)
+    _check_images(folder, manifest)
 
 
 def unlisted(folder: Path, manifest: Manifest, *, hidden: bool = False) -> list[str]:
@@ -52,9 +53,9 @@ def unlisted(folder: Path, manifest: Manifest, *, hidden: bool = False) -> list[
     return sorted(names - {MANIFEST, *manifest.files})
 
 
-def _check_images(folder: Path) -> None:
+def _check_images(folder: Path, manifest: Manifest) -> None:
     try:
-        spec = ImageSpec.from_folder(folder)
+        spec = manifest.head.image_spec(folder)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(f"the image settings in {str(folder)!r} cannot be read: {error}; build it again") from error
     sides = (

@@ -104,7 +104,7 @@ class Fields:
 
 def printable(text: str) -> bool:
     """Whether a terminal can show `text` without being steered by it."""
-    return not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
+    return not any(code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000 for code in map(ord, text))
 
 
 def _shown(value: Any) -> str:

@@ -1,13 +1,15 @@
 """What an ONNX file of a stranger may hold, checked before an engine opens it; no onnx package is needed.
 
 An engine reads files that a graph names, runs loops as long as the graph says, and allocates what a shape says. So a
-graph holds its weights itself, uses only operators without control flow, and its numbers are of a size that models
-have. Only the skeleton of the file is read: weights are passed over.
+graph keeps its weights in itself or in files that are hashed as it is, uses only operators without control flow, and
+its numbers are of a size that models have. Only the skeleton of the file is read: weights are passed over.
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 from vlmquant.errors import BundleError
@@ -53,47 +55,68 @@ class _Damaged(Exception):
     """The bytes are not those of an ONNX file."""
 
 
-def check_graph(path: Path) -> None:
-    """Raise BundleError unless the ONNX file at `path` holds all its weights and only what models are made of."""
+@dataclass(frozen=True)
+class _Graph:
+    """A graph that is looked into: what its file is called, and the `weights` beside it with their bytes."""
+
+    file: str
+    weights: Mapping[str, int]
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise the BundleError."""
+        raise BundleError(f"{self.file} {reason}; it is not opened. Build the bundle with `vlmquant quantize`")
+
+    def check_numbers(self, numbers: Iterable[int], limit: int, where: str) -> None:
+        """Refuse a number that is beyond `limit` and does not mean "to the end"."""
+        for number in numbers:
+            if limit < abs(number) < TO_THE_END:
+                self.refuse(f"has the number {number} in {where}, where {limit} is the largest that is read")
+
+
+def check_graph(path: Path, weights: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Raise BundleError unless the ONNX file at `path` holds only what models are made of.
+
+    `weights` are the files beside it that it may keep weights in, with their bytes.
+    """
     if path.stat().st_size == 0:
         raise BundleError(f"{path} is empty, expected an ONNX graph; build the bundle again")
     with path.open("rb") as stream:
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        _check_model(memoryview(content), path.name)
+        _check_model(memoryview(content), _Graph(path.name, weights))
     except (_Damaged, IndexError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not an ONNX graph; build the bundle again") from error
 
 
-def _check_model(model: memoryview, file: str) -> None:
+def _check_model(model: memoryview, graph: _Graph) -> None:
     graphs = 0
     for field, value in _fields(model):
         if field == _MODEL_FUNCTIONS:
-            _refuse(file, "defines functions")
+            graph.refuse("defines functions")
         if field == _MODEL_GRAPH:
             graphs += 1
-            _check_parts(_message(value), file)
+            _check_parts(_message(value), graph)
     if graphs != 1:
         raise _Damaged
 
 
-def _check_parts(graph: memoryview, file: str) -> None:
+def _check_parts(content: memoryview, graph: _Graph) -> None:
     nodes = 0
-    for field, value in _fields(graph):
+    for field, value in _fields(content):
         if field == _GRAPH_NODE:
             nodes += 1
             if nodes > MOST_NODES:
-                _refuse(file, f"has more than {MOST_NODES:,} nodes")
-            _check_node(_message(value), file)
+                graph.refuse(f"has more than {MOST_NODES:,} nodes")
+            _check_node(_message(value), graph)
         elif field == _GRAPH_INITIALIZER:
-            _check_tensor(_message(value), file)
+            _check_tensor(_message(value), graph)
         elif field == _GRAPH_SPARSE:
-            _refuse(file, "holds sparse tensors")
+            graph.refuse("holds sparse tensors")
         elif field in (_GRAPH_INPUT, _GRAPH_OUTPUT):
-            _check_shape(_message(value), file)
+            _check_shape(_message(value), graph)
 
 
-def _check_node(node: memoryview, file: str) -> None:
+def _check_node(node: memoryview, graph: _Graph) -> None:
     operator, domain, name = "", "", ""
     for field, value in _fields(node):
         if field == _NODE_OPERATOR:
@@ -103,37 +126,40 @@ def _check_node(node: memoryview, file: str) -> None:
         elif field == _NODE_NAME:
             name = _text(value)
         elif field == _NODE_ATTRIBUTE:
-            _check_attribute(_message(value), file)
+            _check_attribute(_message(value), graph)
     if domain not in DOMAINS or operator not in OPERATORS:
         called = f"{domain}.{operator}" if domain else operator
-        _refuse(file, f"has the operator {called[:60]!r} at {name[:60]!r}, which no bundle needs")
+        graph.refuse(f"has the operator {called[:60]!r} at {name[:60]!r}, which no bundle needs")
 
 
-def _check_attribute(attribute: memoryview, file: str) -> None:
+def _check_attribute(attribute: memoryview, graph: _Graph) -> None:
     name, numbers = "", list[int]()
     for field, value in _fields(attribute):
         if field in _ATTRIBUTE_GRAPHS:
-            _refuse(file, "holds a graph inside a node")
+            graph.refuse("holds a graph inside a node")
         elif field in _ATTRIBUTE_SPARSE:
-            _refuse(file, "holds sparse tensors")
+            graph.refuse("holds sparse tensors")
         elif field in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-            _check_tensor(_message(value), file)
+            _check_tensor(_message(value), graph)
         elif field == _ATTRIBUTE_NAME:
             name = _text(value)
         elif field in (_ATTRIBUTE_INT, _ATTRIBUTE_INTS):
             numbers += _varints(value)
     limit = LARGEST_SIZE if name.startswith("value") else LARGEST_ATTRIBUTE
-    _check_numbers(numbers, limit, file, f"attribute {name[:60]!r}")
+    graph.check_numbers(numbers, limit, f"attribute {name[:60]!r}")
 
 
-def _check_tensor(tensor: memoryview, file: str) -> None:
+def _check_tensor(tensor: memoryview, graph: _Graph) -> None:
     elements, type_, name, integers, raw = 1, 0, "", list[int](), memoryview(b"")
+    beside: dict[str, str] = {}
     for field, value in _fields(tensor):
-        if field == _TENSOR_EXTERNAL or (field == _TENSOR_LOCATION and value):
-            _refuse(file, "keeps weights in another file; a graph of a bundle holds them itself")
+        if field == _TENSOR_EXTERNAL:
+            beside |= _entry(_message(value))
+        elif field == _TENSOR_LOCATION and value not in (0, 1):
+            raise _Damaged
         elif field == _TENSOR_DIMS:
             for size in _varints(value):
-                _check_numbers([size], LARGEST_SIZE, file, "the shape of a tensor")
+                graph.check_numbers([size], LARGEST_SIZE, "the shape of a tensor")
                 elements *= max(size, 0)
         elif field == _TENSOR_TYPE:
             type_ = value if isinstance(value, int) else 0
@@ -143,31 +169,35 @@ def _check_tensor(tensor: memoryview, file: str) -> None:
             integers += _varints(value)
         elif field == _TENSOR_RAW:
             raw = _message(value)
+    held = len(tensor)
+    if beside:
+        location = beside.get("location", "")
+        if location not in graph.weights:
+            graph.refuse(f"keeps weights in {location[:60]!r}, a file that the manifest does not list")
+        if type_ == _INT64:
+            graph.refuse(f"keeps {name[:60]!r}, which is no weight, in another file")
+        held = graph.weights[location]
     # Two elements of 4 bits are the most that a byte holds.
-    if elements > 2 * len(tensor):
-        _refuse(file, f"has a tensor {name[:60]!r} of {elements:,} elements in {len(tensor):,} bytes")
+    if elements > 2 * held:
+        graph.refuse(f"has a tensor {name[:60]!r} of {elements:,} elements in {held:,} bytes")
     if type_ == _INT64:
         integers += memoryview(raw[: len(raw) // 8 * 8]).cast("q").tolist()
-        _check_numbers(integers, LARGEST_SIZE, file, f"constant {name[:60]!r}")
+        graph.check_numbers(integers, LARGEST_SIZE, f"constant {name[:60]!r}")
 
 
-def _check_shape(value_info: memoryview, file: str) -> None:
+def _entry(entry: memoryview) -> dict[str, str]:
+    """Return the key and the value of a StringStringEntryProto."""
+    fields = {field: _text(value) for field, value in _fields(entry)}
+    return {fields.get(1, ""): fields.get(2, "")}
+
+
+def _check_shape(value_info: memoryview, graph: _Graph) -> None:
     """Check the axes of an input or output: ValueInfo.type.tensor_type.shape.dim.dim_value."""
     levels = [value_info]
     for wanted in (2, 1, 2, 1):
         levels = [_message(value) for level in levels for field, value in _fields(level) if field == wanted]
     sizes = [value for level in levels for field, value in _fields(level) if field == 1 and isinstance(value, int)]
-    _check_numbers([_signed(size) for size in sizes], LARGEST_SIZE, file, "the shape of an input or output")
-
-
-def _check_numbers(numbers: list[int], limit: int, file: str, where: str) -> None:
-    for number in numbers:
-        if limit < abs(number) < TO_THE_END:
-            _refuse(file, f"has the number {number} in {where}, where {limit} is the largest that is read")
-
-
-def _refuse(file: str, reason: str) -> NoReturn:
-    raise BundleError(f"{file} {reason}; it is not opened. Build the bundle with `vlmquant quantize`")
+    graph.check_numbers([_signed(size) for size in sizes], LARGEST_SIZE, "the shape of an input or output")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

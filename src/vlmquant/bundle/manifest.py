@@ -23,6 +23,8 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 3
 READABLE_VERSIONS = (1, 2, 3)
 LARGEST_MANIFEST = 16 << 20
+LONGEST_NAME = 255
+"""Bytes of a file's name, the most that file systems take."""
 LARGEST_ID = (1 << 24) - 1
 """No vocabulary has so many tokens."""
 
@@ -127,6 +129,13 @@ class Manifest:
     def total_bytes(self) -> int:
         """Bytes of all listed files; the manifest itself is not among them."""
         return sum(facts.bytes for facts in self.files.values())
+
+    @property
+    def identity(self) -> str:
+        """A SHA-256 over all that decides a result: the head with its numbers, and every file."""
+        deciding = {name: self.to_dict()[name] for name in ("head", "files")}
+        deciding["graphs"] = {name: facts.file for name, facts in self.components.items()}
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
     @property
     def precision(self) -> str:
@@ -270,7 +279,8 @@ def _head(fields: Fields) -> BundleHead:
 
 
 def _check_plain_name(name: str) -> None:
-    if Path(name).name != name or re.search(r"[\\/:]", name) or name in ("", ".", "..", MANIFEST):
+    plain = Path(name).name == name and not re.search(r"[\\/:]", name) and len(name.encode()) <= LONGEST_NAME
+    if not plain or name in ("", ".", "..", MANIFEST):
         raise BundleError(f"{MANIFEST} names the file {name!r}; only plain names inside the bundle folder are allowed")
 
 

@@ -64,7 +64,7 @@ def prove(
 
     The files must have been checked. Each component is timed for about `timed_seconds`, one probe at a time.
     """
-    probes, spec = Probes.load(folder / PROBES, manifest.head), ImageSpec.from_folder(folder)
+    probes, spec = Probes.load(folder / PROBES, manifest.head), manifest.head.image_spec(folder)
     together = [[name] for name in components] if manifest.head.independent else [list(manifest.components)]
     for names in together:
         graphs = load_graphs(folder, manifest, dict.fromkeys(names, (engine, arithmetic)), threads)

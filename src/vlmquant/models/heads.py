@@ -38,6 +38,10 @@ class BundleHead(ABC):
     ) -> Runner:
         """Return what runs `graphs` with the tokenizer and the image settings of `folder`, called `name`."""
 
+    def image_spec(self, folder: Path) -> ImageSpec:
+        """Return how a picture becomes pixels, by the image settings in `folder`."""
+        return ImageSpec.from_folder(folder)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `type` says which head it is."""
         return {"type": self.name, **dataclasses.asdict(self)}
@@ -61,7 +65,7 @@ class DualEncoderHead(BundleHead):
             name=name,
             image_tower=graphs["image"],
             text_tower=graphs["text"],
-            image_spec=ImageSpec.from_folder(folder),
+            image_spec=self.image_spec(folder),
             tokenizer=Tokenizer.from_folder(folder),
             logit_scale=self.logit_scale,
             notes=notes,
@@ -90,7 +94,7 @@ class WritingHead(BundleHead):
             decoder=graphs.get("decoder"),
             question_encoder=graphs.get("question_encoder"),
             matcher=graphs.get("matcher"),
-            image_spec=ImageSpec.from_folder(folder),
+            image_spec=self.image_spec(folder),
             tokenizer=WordPieceTokenizer.from_folder(folder),
             start_id=self.start_id,
             end_id=self.end_id,

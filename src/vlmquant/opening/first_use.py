@@ -54,12 +54,12 @@ def bundled_calibration() -> "CalibrationSet":
 def calibration_from_videos(videos: Sequence[Path], track: Track) -> "CalibrationSet":
     """Take 64 frames spread evenly over `videos`, and the built-in prompts."""
     from vlmquant.checkpoints.calibration_set import CalibrationSet
-    from vlmquant.video.source import open_video
+    from vlmquant.video.sources import open_source
 
     share = -(-VIDEO_FRAMES // len(videos))
     frames = []
     for path in track(videos, "Sampling calibration frames", len(videos)):
-        with open_video(path) as source:
+        with open_source(path) as source:
             seconds = source.info.duration_seconds
             with closing(source.frames(fps=1.0 if not seconds else share / seconds)) as sampled:  # type: ignore[type-var]
                 for frame, _ in zip(sampled, range(share), strict=False):

@@ -7,12 +7,9 @@ lists have been applied by FFmpeg: frames that they cut are not shown here eithe
 mended by `Clock`.
 """
 
-import heapq
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -21,21 +18,13 @@ import av
 from vlmquant.errors import VideoError
 from vlmquant.models.spec import ByteArray
 from vlmquant.text import counted
-from vlmquant.video.clock import SET_AHEAD, SET_BACK, Clock, Stamped, Timed
+from vlmquant.video.clock import SET_AHEAD, SET_BACK, Clock, Timed
 from vlmquant.video.picture import clockwise_degrees, display_matrix, is_right_angle, swaps_axes, upright_rgb
 from vlmquant.video.sampling import SampleClock
-from vlmquant.video.sources.container import DECODER_OPTIONS, MAX_PIXELS, open_container, raise_when_out_of_memory
+from vlmquant.video.sources.container import MAX_PIXELS, open_container, raise_when_out_of_memory
+from vlmquant.video.sources.decode import Decoder
 from vlmquant.video.sources.source import Frame, Gap, VideoInfo
-from vlmquant.video.sources.streams import describe, is_cover_art, picture_stream, times_of_decoding
-
-MAX_LOST_AT_START = 10_000
-"""Packets that are tried for the first picture: a camera's longest group of pictures is far shorter."""
-
-_MAX_REORDERED = 16
-"""Pictures that can stand between decoding and showing one; H.264 and H.265 allow no more."""
-
-_ORDER_PACKETS = 64
-"""Packets looked at, undecoded, to see whether their times are those of showing."""
+from vlmquant.video.sources.streams import describe, is_cover_art, picture_stream
 
 _LATE_SECONDS = 0.5
 """A first picture this much behind the start of its own stream means that the ones before it cannot be decoded."""
@@ -56,15 +45,11 @@ class VideoFile:
         self._path = path
         self._container = container
         self._stream = picture_stream(path, container, stream)
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.options = DECODER_OPTIONS  # the pictures may be larger than the header says
         self._tell_choice(stream)
         self._begun = False
-        self._lost = self._lost_at_start = self._damaged = 0
-        self._broken = ""
-        self._heard = Fraction(0)  # the end of the packets of every stream
+        self._decoder = Decoder(container, self._stream)
         self._nominal = self._nominal_step()
-        pictures = self._stamped()
+        pictures = self._decoder.pictures()
         first = next(pictures, None)
         if first is None:
             raise VideoError(
@@ -141,57 +126,6 @@ class VideoFile:
             raise_when_out_of_memory(error)
             raise VideoError(f"a picture of {self._path} cannot be made RGB: {error.strerror}") from error
 
-    def _stamped(self) -> Iterator[Stamped[av.VideoFrame]]:
-        """Yield what can be decoded, in the order in which it is shown."""
-        packets = self._packets()
-        first = list(islice(packets, _ORDER_PACKETS))
-        rest = chain(first, packets)
-        if not times_of_decoding(self._container, first):
-            return self._decoded(rest)
-        pictures = self._decoded(map(_shown_when_decoded, rest))
-        return _in_shown_order(pictures) if self._stream.codec_context.has_b_frames else pictures
-
-    def _packets(self) -> Iterator[av.Packet]:
-        """Yield the packets of the picture, and at the end, or where the file breaks off, the one that flushes it."""
-        packets = self._container.demux()
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                raise_when_out_of_memory(error)
-                self._broken = str(error.strerror)
-                packet = None
-            if packet is None or (packet.dts is None and not packet.size):
-                break
-            if packet.pts is not None:
-                self._heard = max(self._heard, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
-            if packet.size and packet.stream_index == self._stream.index:  # an empty packet would end the decoding
-                yield packet
-        yield _flush_packet(self._stream)
-
-    def _decoded(self, packets: Iterable[av.Packet]) -> Iterator[Stamped[av.VideoFrame]]:
-        """Decode what can be decoded; a broken packet costs itself, a broken end costs the end."""
-        lost = 0
-        begun = False
-        for packet in packets:
-            try:
-                pictures = packet.decode()
-            except av.FFmpegError as error:
-                raise_when_out_of_memory(error)
-                lost += 1
-                self._lost += 1
-                if not begun and lost >= MAX_LOST_AT_START:
-                    return
-                continue
-            for picture in pictures:
-                if not begun:
-                    begun, self._lost_at_start = True, lost
-                self._damaged += picture.is_corrupt
-                base = Fraction(picture.time_base)
-                duration = picture.duration * base if picture.duration else None
-                yield Stamped(picture, _stamp(picture), duration, lost)
-                lost = 0
-
     def _file_start(self, first: Fraction) -> Fraction:
         starts = [
             stream.start_time * stream.time_base
@@ -221,27 +155,29 @@ class VideoFile:
     def _tell_faults(self) -> None:
         """Say, when all was read, what was damaged, mended and missing."""
         clock = self._clock
-        if self._lost_at_start or self._first - self._stream_start() > _LATE_SECONDS:
+        if self._decoder.lost_at_start or self._first - self._stream_start() > _LATE_SECONDS:
             self.warnings.append(
                 f"nothing can be decoded before {float(self._first - self._zero):.3f} s: the recording starts within a "
                 "group of pictures"
             )
-        if self._lost > self._lost_at_start:
-            self.warnings.append(f"{counted(self._lost - self._lost_at_start, 'packet')} could not be decoded")
+        if self._decoder.lost > self._decoder.lost_at_start:
+            self.warnings.append(
+                f"{counted(self._decoder.lost - self._decoder.lost_at_start, 'packet')} could not be decoded"
+            )
         for gap in self.gaps[:_TOLD_GAPS]:
             self.warnings.append(_gap_sentence(gap))
         if len(self.gaps) > _TOLD_GAPS:
             self.warnings.append(f"{len(self.gaps) - _TOLD_GAPS} more such gaps")
         for count, what in (
-            (self._damaged, "decoded with damage and kept"),
+            (self._decoder.damaged, "decoded with damage and kept"),
             (clock.untimed, "without a time stamp took the nominal frame rate"),
             (clock.misplaced, "skipped: shown no later than the frame before"),
             (clock.mended, "with a time far from that of the neighbours took one between them"),
         ):
             if count:
                 self.warnings.append(f"{counted(count, 'frame')} {what}")
-        if self._broken:
-            self.warnings.append(f"the file breaks off after {self.end_seconds:.3f} s: {self._broken}")
+        if self._decoder.broken:
+            self.warnings.append(f"the file breaks off after {self.end_seconds:.3f} s: {self._decoder.broken}")
         self._check_end()
 
     def _check_end(self) -> None:
@@ -252,15 +188,20 @@ class VideoFile:
         stream, shown = self._stream, float(self._end + self._zero - self._first)
         picture = float(stream.duration * stream.time_base) if stream.duration else None
         whole = self._container.duration / av.time_base if self._container.duration else None
-        found = float(max(self._heard, self._end + self._zero))  # some formats count from 0, some from their start
+        found = float(
+            max(self._decoder.heard, self._end + self._zero)
+        )  # some formats count from 0, some from their start
         if picture is not None and picture - shown > tolerance:
             self.warnings.append(f"the picture lasts {shown:.3f} s, not {picture:.3f} s: the file may be cut")
         elif whole is not None and whole - found > tolerance:
             self.warnings.append(f"the file lasts {found:.3f} s, not {whole:.3f} s: it may be cut")
 
     def _why(self) -> str:
-        found = [*self.warnings, *([f"{counted(self._lost, 'packet')} could not be decoded"] if self._lost else [])]
-        found += [f"the file breaks off: {self._broken}"] if self._broken else []
+        found = [
+            *self.warnings,
+            *([f"{counted(self._decoder.lost, 'packet')} could not be decoded"] if self._decoder.lost else []),
+        ]
+        found += [f"the file breaks off: {self._decoder.broken}"] if self._decoder.broken else []
         return f" ({'; '.join(found)})" if found else ""
 
     def _describe(self, first: av.VideoFrame) -> VideoInfo:
@@ -313,34 +254,3 @@ def _gap_sentence(gap: Gap) -> str:
         f"nothing is known of the {gap.seconds:.3f} s from {gap.start_seconds:.3f} s to {gap.end_seconds:.3f} s "
         f"({gap.why}): events end there"
     )
-
-
-def _in_shown_order(pictures: Iterable[Stamped[av.VideoFrame]]) -> Iterator[Stamped[av.VideoFrame]]:
-    """Give pictures, which come as they are shown, their times in that order as well."""
-    waiting = deque[Stamped[av.VideoFrame]]()
-    stamps: list[Fraction] = []
-    for picture in pictures:
-        waiting.append(picture)
-        if picture.stamp is not None:
-            heapq.heappush(stamps, picture.stamp)
-        if len(waiting) > _MAX_REORDERED:
-            yield replace(waiting.popleft(), stamp=heapq.heappop(stamps) if stamps else None)
-    while waiting:
-        yield replace(waiting.popleft(), stamp=heapq.heappop(stamps) if stamps else None)
-
-
-def _shown_when_decoded(packet: av.Packet) -> av.Packet:
-    packet.pts = packet.dts
-    return packet
-
-
-def _flush_packet(stream: av.VideoStream) -> av.Packet:
-    """Return the empty packet that asks a decoder for the frames that it still holds."""
-    packet = av.Packet()
-    packet.stream, packet.time_base = stream, stream.time_base
-    return packet
-
-
-def _stamp(picture: av.VideoFrame) -> Fraction | None:
-    ticks = picture.pts if picture.pts is not None else picture.dts
-    return None if ticks is None else ticks * Fraction(picture.time_base)
