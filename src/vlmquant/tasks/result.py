@@ -67,7 +67,7 @@ class TaskResult:
     @property
     def all_scores(self) -> dict[str, float]:
         """Return every score by name: the metrics, and what is a score of the whole corpus and no mean over samples."""
-        return {**self.metrics, **self.details.get(CORPUS, {})}
+        return {**self.details.get(CORPUS, {}), **self.metrics}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `save` writes."""
