@@ -6,6 +6,7 @@ cleared away.
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -165,6 +166,12 @@ def cache_folder(name: str) -> Path:
     except RuntimeError as error:  # a user without a home, as containers have them
         raise VlmQuantError("this user has no home folder to remember things in; set XDG_CACHE_HOME to one") from error
     return home / "vlmquant" / name
+
+
+def digest(*parts: object) -> str:
+    """Return the sha256 of JSON-like values."""
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 LEAST_FREE_BYTES = 2**20

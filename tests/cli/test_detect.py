@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
+from fakes import tiny_blip_folder
 from vlmquant import streetworld
 from vlmquant.cli import main
-from vlmquant.cli.models import Opened
 from vlmquant.errors import VideoError
 from vlmquant.models.spec import ImageSpec
 from vlmquant.video.events import EventRule
@@ -120,7 +120,15 @@ def test_one_threshold_alone_takes_the_other_along(words, on: float, off: float)
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever model is named is one that takes any picture for anything."""
-    monkeypatch.setattr("vlmquant.cli.detect.open_model", lambda *_, **__: Opened(AnyEncoder(), ()))
+    monkeypatch.setattr("vlmquant.cli.detect.open_named", lambda *_, **__: AnyOpened())
+
+
+class AnyOpened:
+    notes = ()
+
+    @property
+    def encoder(self):
+        return AnyEncoder()
 
 
 class AnyEncoder:
@@ -285,3 +293,19 @@ def test_a_bundle_cannot_run_as_float(run, video: Path, tiny_bundle: Path) -> No
     code, _, err = run("detect", video, "-m", tiny_bundle, "-e", "a dog", "--float")
     assert code == 2
     assert "--float" in err
+
+
+def test_a_captioner_finds_no_events_and_says_what_it_does(run, video: Path, tmp_path: Path) -> None:
+    captioner = tiny_blip_folder(tmp_path / "captions", "captioning")
+    code, out, err = run("detect", video, "-m", captioner, "-e", "a dog", "-o", tmp_path / "out")
+    assert code == 2
+    assert "is a captioner, which writes captions" in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "out").exists()
+
+
+def test_float_and_an_engine_contradict_each_other(run, video: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = ("detect", video, "-m", tiny_checkpoint, "-e", "a dog", "-o", tmp_path / "out", "--float")
+    code, _, err = run(*words, "--engine", "openvino")
+    assert (code, "--float runs in torch" in err) == (2, True)

@@ -15,9 +15,9 @@ from vlmquant.models.tokenizer import Tokenizer
 def example_batch(folder: Path, component: str, batch: int, seed: int) -> AnyArray:
     """Return one batch for a tower of the bundle or checkpoint in `folder`.
 
-    Images are (batch, 3, height, width) float32 noise of the model's size, for `GENERATION` (batch, height, width,
-    3) uint8, as decoded pictures are: dense arithmetic takes as long on any pixels. Texts are the first of the built-in
-    prompts, from the start again after the last; (batch, length) int64.
+    Images are (batch, 3, height, width) float32 noise of the model's input size, for `GENERATION` (batch, height,
+    width, 3) uint8, as decoded pictures are: dense arithmetic takes as long on any pixels. Texts are the first of the
+    built-in prompts, from the start again after the last; (batch, length) int64.
     """
     if component == "text":
         texts = [BUILTIN_PROMPTS[index % len(BUILTIN_PROMPTS)] for index in range(batch)]

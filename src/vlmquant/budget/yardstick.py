@@ -20,10 +20,10 @@ from vlmquant.progress import Track, silent
 from vlmquant.tasks.answering import METRIC as VQA_ACCURACY
 from vlmquant.tasks.answering import score_answers, write_answers
 from vlmquant.tasks.captioning import score_captions, write_captions
+from vlmquant.tasks.catalogue import TASKS
 from vlmquant.tasks.classification import zero_shot
 from vlmquant.tasks.compare import compare_metric
 from vlmquant.tasks.encode import encode_images, encode_texts
-from vlmquant.tasks.evaluate_blip import score_changes
 from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.retrieval import retrieval
 
@@ -178,8 +178,9 @@ def _task_drops(*metrics: str) -> Callable[[TaskResult, TaskResult], list[Drop]]
 
 def _text_drops(score: str) -> Callable[[TaskResult, TaskResult], list[Drop]]:
     def drops(found: TaskResult, expected: TaskResult) -> list[Drop]:
-        changes = [change for change in score_changes(found, expected, None) if change.metric == score]
-        return [points_lost(change.metric, change.difference, -100.0, change.samples) for change in changes]
+        changes = TASKS[found.protocol.task].compare(found, expected, None)
+        assert isinstance(changes, tuple)
+        return [points_lost(one.metric, one.difference, -100.0, one.samples) for one in changes if one.metric == score]
 
     return drops
 

@@ -8,9 +8,10 @@ import numpy as np
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.models import open_model
 from vlmquant.cli.options import Engine, Json, Probe, Threads
-from vlmquant.errors import DataError, VideoError
+from vlmquant.errors import DataError, EngineError, VideoError
+from vlmquant.opening import AUTO, TORCH, RunsOn, open_named
+from vlmquant.opening.first_use import calibration_from_videos
 from vlmquant.text import counted, encodable
 
 if TYPE_CHECKING:
@@ -76,7 +77,15 @@ def detect(
     for folder in folders:
         _check_writable(folder, annotate, paths)
     track = show.tracker(json_output)
-    opened = open_model(model, paths, engine=engine, threads=threads, as_float=as_float, probe=probe, track=track)
+    if as_float and engine != AUTO:
+        raise EngineError(f"--float runs in torch and --engine {engine} does not; name one of the two")
+    opened = open_named(
+        model,
+        head="dual-encoder",
+        runs_on=RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe),
+        calibrate=lambda: calibration_from_videos(paths, track),
+        track=track,
+    )
     results = []
     for path, folder in zip(paths, folders, strict=True):
         detection = find(path, opened.encoder, queries, fps=fps, rule=rule, stream=stream, track=track)

@@ -22,6 +22,7 @@ from vlmquant.report.page import (
     Text,
     write_page,
 )
+from vlmquant.tasks.compare import Comparison
 from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.runs import Evidence, Run
 from vlmquant.text import csv_table
@@ -107,7 +108,9 @@ def to_csv(runs: Sequence[Run]) -> str:
 
 def score_rows(run: Run) -> list[dict[str, Any]]:
     """Return one row, with the keys of `COLUMNS`, per task and metric; None where nothing was compared."""
-    return [_score_row(run, task, metric, result) for task, result in run.results.items() for metric in result.outcomes]
+    return [
+        _score_row(run, task, metric, result) for task, result in run.results.items() for metric in result.all_scores
+    ]
 
 
 def _score_row(run: Run, task: str, metric: str, result: TaskResult) -> dict[str, Any]:
@@ -120,8 +123,8 @@ def _score_row(run: Run, task: str, metric: str, result: TaskResult) -> dict[str
         "precision": run.model.precision,
         "engine": result.subject.get("engine"),
         "bytes_on_disk": run.model.bytes_on_disk,
-        "samples": len(result.outcomes[metric].ids),
-        "score": result.metrics[metric],
+        "samples": len(result.outcomes[metric].ids) if metric in result.outcomes else result.protocol.samples,
+        "score": result.all_scores[metric],
         "protocol": str(result.protocol),
     }
     for found in run.comparisons.get(task, ()):
@@ -132,14 +135,17 @@ def _score_row(run: Run, task: str, metric: str, result: TaskResult) -> dict[str
                 "difference": found.difference.estimate,
                 "difference_low": found.difference.low,
                 "difference_high": found.difference.high,
-                "p_value": found.p_value,
-                "lost": len(found.flips.losses),
-                "won": len(found.flips.gains),
-                "changed_wrong": len(found.flips.changed_wrong),
-                "smallest_detectable_drop": found.smallest_detectable_drop,
                 "max_drop": found.max_drop,
                 "verdict": found.verdict,
             }
+            if isinstance(found, Comparison):
+                row |= {
+                    "p_value": found.p_value,
+                    "lost": len(found.flips.losses),
+                    "won": len(found.flips.gains),
+                    "changed_wrong": len(found.flips.changed_wrong),
+                    "smallest_detectable_drop": found.smallest_detectable_drop,
+                }
     return row
 
 

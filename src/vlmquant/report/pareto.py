@@ -88,10 +88,14 @@ def costs_of(candidates: Sequence[Candidate]) -> list[Axis]:
     ]
 
 
-def gains_of(candidates: Sequence[Candidate], metric: str) -> list[Axis]:
-    """Return score and fidelity of the candidates; `metric` names the score."""
+def gains_of(candidates: Sequence[Candidate], metric: str, unit: str = "%") -> list[Axis]:
+    """Return score and fidelity of the candidates; `metric` names the score, which is shown times 100 in `unit`."""
     return [
-        Axis(f"{metric} (%)", _numbers([None if c.score is None else 100 * c.score.estimate for c in candidates]), 100),
+        Axis(
+            f"{metric} ({unit})",
+            _numbers([None if c.score is None else 100 * c.score.estimate for c in candidates]),
+            100,
+        ),
         Axis("mean cosine to the float model", _numbers([c.fidelity for c in candidates]), 1),
     ]
 
@@ -105,20 +109,20 @@ def best(candidates: Sequence[Candidate]) -> NDArray[np.bool_]:
     return pareto_front(np.stack(complete, axis=1))
 
 
-def pareto_figure(candidates: Sequence[Candidate], metric: str) -> Figure:
+def pareto_figure(candidates: Sequence[Candidate], metric: str, unit: str = "%") -> Figure:
     """Draw every gain that is known over every cost that is known, each with its front; 1 is the first candidate.
 
     Raises ValueError when no candidate has both a cost and a gain.
     """
     costs = [axis for axis in costs_of(candidates) if axis.known]
-    gains = [axis for axis in gains_of(candidates, metric) if axis.known]
+    gains = [axis for axis in gains_of(candidates, metric, unit) if axis.known]
     if not costs or not gains:
         raise ValueError("a Pareto plot needs at least one cost and one gain of the same model")
     pairs = [(cost, gain) for gain in gains for cost in costs]
     rows, columns = -(-len(pairs) // 2), min(2, len(pairs))
     figure = Figure(figsize=(11, 4.2 * rows), layout="constrained")
     for axes, (cost, gain) in zip(figure.subplots(rows, columns, squeeze=False).ravel(), pairs, strict=True):
-        _panel(axes, candidates, cost, gain, with_intervals=gain.label.endswith("(%)"))
+        _panel(axes, candidates, cost, gain, with_intervals=gain.label.endswith(f"({unit})"))
     return figure
 
 

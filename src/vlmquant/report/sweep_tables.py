@@ -8,11 +8,11 @@ import numpy as np
 from vlmquant.lab.sweep.plan import FLOAT
 from vlmquant.lab.sweep.point import Point, Score
 from vlmquant.lab.sweep.run import Sweep
+from vlmquant.opening.facts import ModelFacts, bits_name
 from vlmquant.report.evaluation_tables import NOT_MEASURED, NOTHING, points
 from vlmquant.report.page import Table
 from vlmquant.report.pareto import MIB, Candidate, best
 from vlmquant.report.scores import HEADLINES, Group, Scored, metric_name
-from vlmquant.tasks.model_facts import ModelFacts, bits_name
 from vlmquant.text import csv_table
 
 PLACES = ("image", "text", "both")

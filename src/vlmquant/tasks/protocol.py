@@ -1,11 +1,10 @@
 """What exactly was measured, in one line that is part of every result; unlike results are never compared."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vlmquant.errors import NotComparableError
+from vlmquant.files import digest
 
 PROTOCOL_VERSION = 1
 
@@ -51,12 +50,6 @@ class Protocol:
     def _fields(self) -> dict[str, object]:
         fixed = {"task": self.task, "dataset": self.dataset, "samples": self.samples, "version": self.version}
         return {**fixed, **dict(self.settings)}
-
-
-def digest(*parts: object) -> str:
-    """Return the sha256 of JSON-like values."""
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def list_digest(items: Sequence[str]) -> str:
