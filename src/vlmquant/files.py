@@ -1,7 +1,10 @@
 """Files: written whole or not at all, and where what this program remembers between runs is kept."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from vlmquant.errors import VlmQuantError
 
@@ -22,6 +25,23 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def growing_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written bit by bit; `path` appears, complete, at the end of the `with`, else nothing does.
+
+    Raises OSError.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def cache_folder(name: str) -> Path:

@@ -113,14 +113,14 @@ def test_thresholds_out_of_order_are_a_user_error(run, video: Path, tiny_bundle:
 )
 def test_one_threshold_alone_takes_the_other_along(words, on: float, off: float) -> None:
     given = {words[0].removeprefix("--"): float(words[1])}
-    rule = EventRule.of(**given)
+    rule = EventRule().changed(**given)
     assert (rule.on, rule.off) == (on, off)
 
 
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever model is named is one that takes any picture for anything."""
-    monkeypatch.setattr("vlmquant.cli.detect.open_model", lambda *_, **__: Opened(AnyEncoder(), ()))
+    monkeypatch.setattr("vlmquant.cli.detect.open_model", lambda *_, **__: Opened(AnyEncoder(), (), "0" * 64))
 
 
 class AnyEncoder:
@@ -222,7 +222,7 @@ def test_an_annotated_copy_that_fails_spoils_nothing(run, fake_model, clip, tmp_
     def fail(*_: object, **__: object) -> None:
         raise VideoError("no such luck")
 
-    monkeypatch.setattr("vlmquant.video.write_mp4.write_mp4", fail)
+    monkeypatch.setattr("vlmquant.report.searched.write_mp4", fail)
     code, out, err = run("detect", clip, "-e", "a dog", "-o", tmp_path, "--json")
     assert code == 0, err
     result = json.loads(out)["videos"][0]
@@ -240,6 +240,8 @@ def test_an_annotated_copy_that_fails_spoils_nothing(run, fake_model, clip, tmp_
         (("CLIP", "--fps", "nan"), "frames per second"),
         (("CLIP", "--stream", "7"), "no picture in stream 7"),
         (("CLIP", "CLIP"), "more than once"),
+        (("CLIP", "-e", "a dog"), "names must differ"),
+        (("CLIP", "--events-file", "none.toml"), "none.toml cannot be read"),
         (("CLIP", "-e", "..."), "no words"),
     ],
 )

@@ -23,10 +23,11 @@ FIRST_USE_FRAMES = 64
 
 @dataclass(frozen=True)
 class Opened:
-    """An encoder, and what the user has to know about where it came from, one sentence each."""
+    """An encoder, what the user has to know about where it came from, one sentence each, and the hash of its files."""
 
     encoder: DualEncoder
     notes: tuple[str, ...]
+    sha256: str
 
 
 def first_use_folder(weights_sha256: str) -> Path:
@@ -64,7 +65,9 @@ def open_model(
 
     model = load_model(name)
     if as_float:
-        return Opened(model.encoder(), (*notes, f"running {model.name} unquantized (float32, torch)"))
+        return Opened(
+            model.encoder(), (*notes, f"running {model.name} unquantized (float32, torch)"), model.weights_sha256
+        )
     folder = first_use_folder(model.weights_sha256)
     if not (folder / MANIFEST).is_file():
         from vlmquant.build.build import quantize_model
@@ -83,7 +86,8 @@ def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool, no
     notes = (*notes, *encoder.notes, f"engine: {'; '.join(reasons)}")
     if manifest.calibration is not None:
         notes = (*notes, f"model: {manifest.name}, calibrated on {manifest.calibration['images_from']}")
-    return Opened(encoder, notes)
+    sha256 = digest(sorted((name, facts.sha256) for name, facts in manifest.files.items()))
+    return Opened(encoder, notes, sha256)
 
 
 def calibration_from_videos(videos: Sequence[Path], *, track: Track) -> CalibrationSet:
