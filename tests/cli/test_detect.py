@@ -253,6 +253,23 @@ def test_mistakes_are_one_sentence_before_any_work(run, clip: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_events_of_a_file_follow_their_own_rules_and_embeddings_are_kept(run, fake_model, clip, tmp_path) -> None:
+    events = tmp_path / "events.toml"
+    events.write_text('[[event]]\nname = "never"\non = 0.9\n[[event]]\nname = "always"\non = 0.1\noff = 0.1\n')
+    out = tmp_path / "out"
+    code, text, err = run("detect", clip, "--events-file", events, "--keep-embeddings", "-o", out, "--json")
+    assert code == 0, err
+    (found,) = json.loads(text)["videos"][0]["events"]
+    assert (found["name"], found["start_seconds"]) == ("always", 0.0)
+    table = np.load(out / "embeddings.npy")
+    facts = json.loads((out / "embeddings.json").read_text())
+    assert table["embedding"].shape == (facts["rows"], facts["dimension"]) == (6, 1)
+    assert (facts["model"], facts["model_sha256"]) == ("any", "0" * 64)
+    page = (out / "index.html").read_text()
+    assert "begins at 0.9, ends below 0.6 (never); begins at 0.1, ends below 0.1 (always)" in page
+    assert 'href="embeddings.npy"' in page
+
+
 def test_too_little_memory_is_said(run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
