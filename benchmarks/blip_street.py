@@ -1,6 +1,6 @@
 """What quantization costs the bundled street BLIPs: captions of 1,000 and questions about 500 held-out pictures.
 
-    python benchmarks/blip_street.py -o benchmarks/results/blip-street.json
+    python -m benchmarks blip_street -o benchmarks/results/blip-street.json
 
 Every row is a bundle, both halves quantized, on the engines that "auto" takes, against the float model in torch on
 the same pictures: CIDEr, BLEU-4, VQA accuracy with 95 % paired intervals, and the share of equal tokens. Calibrated
@@ -8,31 +8,26 @@ on 64 pictures of the training split. A run that was stopped goes on from the `.
 """
 
 import argparse
-import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlmquant import get_recipe, streetworld
-from vlmquant.bench.environment import this_environment
-from vlmquant.build.blip_build import quantize_blip
-from vlmquant.bundle.blip_runtime import open_blip
+from benchmarks.data import CALIBRATION_IMAGES, street_questions
+from benchmarks.results import ResultFile, add_output
+from benchmarks.scoring import answer_changes, caption_changes, show_changes
+from vlmquant import CalibrationSet, get_recipe, streetworld
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints import load_blip
-from vlmquant.data.coco import read_vqa
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import as_writer
 from vlmquant.progress import bar
-from vlmquant.streetworld.questions import IMAGE_NAME, write_questions
-from vlmquant.tasks.answering import score_answers
-from vlmquant.tasks.captioning import compare_captions, score_captions, token_agreement
-from vlmquant.tasks.compare import compare
-from vlmquant.tasks.result import save_json
+from vlmquant.tasks.captioning import token_agreement
 
 CAPTIONED, QUESTIONED, BATCH = 1000, 500, 32
-OPTIONS = {"captioning": GenerationOptions(max_new_tokens=56), "vqa": GenerationOptions(max_new_tokens=10)}
 MIXES: dict[str, tuple[str, str]] = {
     "static-int8": ("static-int8", "static-int8"),
     "dynamic-int8": ("dynamic-int8", "dynamic-int8"),
@@ -46,111 +41,102 @@ MIXES: dict[str, tuple[str, str]] = {
 Ids = list[list[int]]
 
 
-def caption_ids(runner: BlipRunner, images: Sequence[Any]) -> Ids:
-    starts = range(0, len(images), BATCH)
-    return [
-        ids
-        for i in bar(starts, f"Captions, {runner.name}", len(starts))
-        for ids in runner.caption_ids(images[i : i + BATCH])
-    ]
+class Captions:
+    """The captioning model on pictures of the retrieval set."""
 
+    options = GenerationOptions(max_new_tokens=56)
+    reads_or_writes_text = ("decoder",)
 
-def answer_ids(runner: BlipRunner, data: Any) -> Ids:
-    found: Ids = []
-    for i in bar(range(0, len(data.questions), 64), f"Answers, {runner.name}", -(-len(data.questions) // 64)):
-        asked = data.questions[i : i + 64]
-        found += runner.answer_ids([data.images[q.image_index] for q in asked], [q.text for q in asked])
-    return found
-
-
-class Measured:
-    """Float and quantized models of one kind on one set of pictures."""
-
-    def __init__(self, kind: str, scratch: Path) -> None:
-        self.kind = kind
-        self.model = load_blip(
-            streetworld.checkpoint("street-blip-captions" if kind == "captioning" else "street-blip-vqa")
-        )
-        if kind == "captioning":
-            self.data: Any = streetworld.retrieval_set(CAPTIONED, track=bar)
-        else:
-            questions, annotations, images = write_questions(scratch / "questions", QUESTIONED, track=bar)
-            self.data = read_vqa(questions, annotations, images, image_name=IMAGE_NAME)
+    def __init__(self, scratch: Path) -> None:
+        self.model = load_blip(streetworld.checkpoint("street-blip-captions"))
+        self.data = streetworld.retrieval_set(CAPTIONED, track=bar)
 
     def written(self, runner: BlipRunner) -> Ids:
-        runner = replace(runner, batch_size=BATCH)
-        return caption_ids(runner, self.data.images) if self.kind == "captioning" else answer_ids(runner, self.data)
+        starts = bar(range(0, CAPTIONED, BATCH), f"Captions, {runner.name}")
+        return [ids for start in starts for ids in runner.caption_ids(self.data.images[start : start + BATCH])]
 
-    def changes(self, ids: Ids, reference: Ids) -> dict[str, Any]:
-        after, before = self._score(ids), self._score(reference)
-        if self.kind == "captioning":
-            found = {c.metric: {**asdict(c), "relative": c.relative} for c in compare_captions(after, before)}
-        else:
-            (change,) = compare(after, before)
-            kept = ("reference", "candidate", "difference", "p_value", "agreement", "samples")
-            found = {change.metric: {name: value for name, value in change.to_dict().items() if name in kept}}
-        return {"changes": found, "equal_tokens": token_agreement(ids, reference)}
-
-    def _score(self, ids: Ids) -> Any:
-        texts = [self.model.tokenizer.decode(row) for row in ids]
-        if self.kind == "vqa":
-            return score_answers("", texts, self.data)
-        names = [str(index) for index in range(CAPTIONED)]
-        return score_captions("", texts, self.data.captions, ids=names, dataset="street retrieval test")
+    def changes(self, texts: list[str], before: list[str]) -> dict[str, Any]:
+        return caption_changes(texts, before, self.data.captions)
 
 
-def recipes(kind: str, vision: str, text: str) -> dict[str, Any]:
-    texts = ("decoder",) if kind == "captioning" else ("question_encoder", "decoder")
-    return {"vision": get_recipe(vision), **{component: get_recipe(text) for component in texts}}
+class Answers:
+    """The answering model on the questions about held-out pictures."""
+
+    options = GenerationOptions(max_new_tokens=10)
+    reads_or_writes_text = ("question_encoder", "decoder")
+
+    def __init__(self, scratch: Path) -> None:
+        self.model = load_blip(streetworld.checkpoint("street-blip-vqa"))
+        self.data = street_questions(scratch / "questions", QUESTIONED)
+
+    def written(self, runner: BlipRunner) -> Ids:
+        found: Ids = []
+        for start in bar(range(0, len(self.data.questions), BATCH), f"Answers, {runner.name}"):
+            asked = self.data.questions[start : start + BATCH]
+            found += runner.answer_ids([self.data.images[q.image_index] for q in asked], [q.text for q in asked])
+        return found
+
+    def changes(self, texts: list[str], before: list[str]) -> dict[str, Any]:
+        return answer_changes(texts, before, self.data)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+KINDS: dict[str, type[Captions] | type[Answers]] = {"captioning": Captions, "vqa": Answers}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
     parser.add_argument("--mixes", nargs="+", default=list(MIXES), choices=MIXES)
     parser.add_argument("--engine", default="auto")
-    arguments = parser.parse_args()
-    partial = arguments.output.with_suffix(".partial.json")
-    done: dict[str, Any] = json.loads(partial.read_text()) if partial.is_file() else {}
-    results: dict[str, Any] = {}
-    calibration = streetworld.calibration_set(64)
-    with tempfile.TemporaryDirectory() as name:
-        for kind in OPTIONS:
-            measured = Measured(kind, Path(name))
-            rows = done.setdefault(kind, {})
-            if "float32" not in rows:
-                rows["float32"] = {"ids": measured.written(measured.model.runner(OPTIONS[kind]))}
-                save_json(partial, done)
-            for mix in arguments.mixes:
-                if mix not in rows:
-                    folder = Path(name) / kind / mix.replace(" ", "-").replace(",", "")
-                    quantize_blip(measured.model, recipes(kind, *MIXES[mix]), calibration, folder, track=bar)
-                    runner = open_blip(folder, engine=arguments.engine, options=OPTIONS[kind])
-                    size = Manifest.read(folder).total_bytes
-                    rows[mix] = {"ids": measured.written(runner), "bundle_bytes": size, "engine": runner.name}
-                    save_json(partial, done)
-                row = measured.changes(rows[mix]["ids"], rows["float32"]["ids"])
-                results.setdefault(mix, {})[kind] = {**{k: v for k, v in rows[mix].items() if k != "ids"}, **row}
-                for metric in ("CIDEr", "BLEU-4", "vqa_accuracy"):
-                    if metric in row["changes"]:
-                        c = row["changes"][metric]
-                        d = c["difference"]
-                        print(
-                            f"{mix:34} {metric:13} {c['reference']:.4f} -> {c['candidate']:.4f} "
-                            f"{d['estimate']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]  "
-                            f"equal tokens {row['equal_tokens']:.4f}",
-                            flush=True,
-                        )
-    content = {
+
+
+def run(arguments: argparse.Namespace) -> None:
+    calibration = streetworld.calibration_set(CALIBRATION_IMAGES)
+    head = {
         "split": "street world test",
         "pictures": {"captioning": CAPTIONED, "vqa": QUESTIONED},
+        "engine": arguments.engine,
         "calibration": calibration.to_dict(),
-        "mixes": results,
-        "environment": asdict(this_environment()),
     }
-    save_json(arguments.output, content)
-    partial.unlink()
+    result = ResultFile(arguments.output, head)
+    mixes: dict[str, dict[str, Any]] = {mix: {} for mix in arguments.mixes}
+    with tempfile.TemporaryDirectory() as name:
+        for kind, make in KINDS.items():
+            subject = make(Path(name))
+            reference = f"{kind}, float32"
+            if reference not in result.rows:
+                runner = subject.model.runner(subject.options)
+                result.add(reference, {"ids": subject.written(replace(runner, batch_size=BATCH))})
+            for mix in arguments.mixes:
+                key = f"{kind}, {mix}"
+                if key not in result.rows:
+                    result.add(key, quantized(subject, mix, calibration, Path(name) / key, arguments.engine))
+                row, before = result.rows[key], result.rows[reference]["ids"]
+                found = against_float(subject, row["ids"], before)
+                mixes[mix][kind] = {"bundle_bytes": row["bundle_bytes"], "engine": row["engine"], **found}
+                show_changes(mix, found["changes"])
+                print(f"{mix:34} equal tokens {found['equal_tokens']:.4f}", flush=True)
+    result.save({"mixes": mixes})
 
 
-if __name__ == "__main__":
-    main()
+def quantized(
+    subject: Captions | Answers, mix: str, calibration: CalibrationSet, folder: Path, engine: str
+) -> dict[str, Any]:
+    """Return what the bundle of one mix, written to `folder`, writes on `engine`: token ids."""
+    vision, text = (get_recipe(name) for name in MIXES[mix])
+    recipes = {"vision": vision, **dict.fromkeys(subject.reads_or_writes_text, text)}
+    quantize_model(subject.model, recipes, calibration, folder, track=bar)
+    runner = replace(as_writer(open_bundle(folder, engine=engine, options=subject.options)), batch_size=BATCH)
+    return {
+        "ids": subject.written(runner),
+        "bundle_bytes": Manifest.read(folder).total_bytes,
+        "engine": runner.name,
+    }
+
+
+def against_float(subject: Captions | Answers, ids: Ids, before: Ids) -> dict[str, Any]:
+    """Return the changes of every score, and the share of equal tokens."""
+    after_texts, before_texts = ([subject.model.tokenizer.decode(row) for row in rows] for rows in (ids, before))
+    return {
+        "changes": subject.changes(after_texts, before_texts),
+        "equal_tokens": token_agreement(ids, before),
+    }

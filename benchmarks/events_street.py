@@ -1,6 +1,6 @@
 """How well named events are found in held-out street videos, by the float model and by its INT8 bundle.
 
-    python benchmarks/events_street.py -o benchmarks/results/events-street.json
+    python -m benchmarks events_street -o benchmarks/results/events-street.json
 
 `--split dev` is what thresholds and prompts were chosen on; the committed result is of the test split.
 """
@@ -11,17 +11,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.data import CALIBRATION_IMAGES
+from benchmarks.results import ResultFile, add_output
 from vlmquant import get_recipe, load_model, open_bundle, streetworld
-from vlmquant.bench.environment import this_environment
 from vlmquant.build.build import quantize_model
+from vlmquant.models.heads import as_encoder
 from vlmquant.progress import bar
 from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
 from vlmquant.tasks.events import EventScores, score_events
-from vlmquant.tasks.result import save_json
 from vlmquant.video.detect import detect
 from vlmquant.video.events import EventRule
 
 TIOU = 0.5
+FPS = 5.0
 
 
 def table(scores: EventScores) -> dict[str, Any]:
@@ -49,21 +51,35 @@ def table(scores: EventScores) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
     parser.add_argument("--split", default="test", choices=["dev", "test"])
     parser.add_argument("--videos", type=int, default=24)
     parser.add_argument("--keep", type=Path, help="folder to keep the videos in; made once, used again")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     model = load_model(streetworld.checkpoint())
+    head = {
+        "split": arguments.split,
+        "videos": arguments.videos,
+        "tiou": TIOU,
+        "fps": FPS,
+        "rule": asdict(EventRule()),
+        "weights_sha256": model.weights_sha256,
+    }
+    result = ResultFile(arguments.output, head)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         bundle = quantize_model(
-            model, get_recipe("static-int8"), streetworld.calibration_set(64), Path(scratch) / "int8", track=bar
+            model,
+            get_recipe("static-int8"),
+            streetworld.calibration_set(CALIBRATION_IMAGES),
+            Path(scratch) / "int8",
+            track=bar,
         )
-        encoders = {"float": model.encoder(), "int8": open_bundle(bundle)}
+        encoders = {"float": model.encoder(), "int8": as_encoder(open_bundle(bundle))}
         found: dict[str, list[Any]] = {name: [] for name in encoders}
         truths = []
         for seed in bar(range(arguments.videos), "Videos", arguments.videos):
@@ -73,26 +89,12 @@ def main() -> None:
                 streetworld.write_video(path, script)
             truths.append(streetworld.truth(script))
             for name, encoder in encoders.items():
-                found[name].append(detect(path, encoder, EVENT_NAMES))
+                found[name].append(detect(path, encoder, EVENT_NAMES, fps=FPS))
     results = {name: table(score_events(detections, truths, tiou=TIOU)) for name, detections in found.items()}
-    content = {
-        "split": arguments.split,
-        "videos": arguments.videos,
-        "video_seconds": sum(detection.end_seconds for detection in found["float"]),
-        "tiou": TIOU,
-        "fps": 5.0,
-        "rule": asdict(EventRule()),
-        "weights_sha256": model.weights_sha256,
-        "results": results,
-        "environment": asdict(this_environment()),
-    }
-    save_json(arguments.output, content)
-    for name, result in results.items():
-        print(name, {key: round(value, 3) for key, value in result.items() if key != "events"})
-        for event, row in result["events"].items():
+    seconds = sum(detection.end_seconds for detection in found["float"])
+    result.save({"video_seconds": seconds, "results": results})
+    for name, scores in results.items():
+        print(name, {key: round(value, 3) for key, value in scores.items() if key != "events"})
+        for event, row in scores["events"].items():
             counts = f"true {row['true']:3} found {row['found']:3} matched {row['matched']:3}"
             print(f"  {event:24} {counts} F1 {row['f1']:.2f}")
-
-
-if __name__ == "__main__":
-    main()

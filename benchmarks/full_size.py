@@ -1,7 +1,7 @@
 """Full-size architectures with random weights: bytes, agreement of engines, INT8 shares, latency, memory, time.
 
-    python benchmarks/full_size.py -o benchmarks/results/full-size.json --images ../shared/data/flickr8k/images
-    python benchmarks/full_size.py --part RN50 --part ViT-L-14 -o ...   # the other parts in the file stay
+    python -m benchmarks full_size -o benchmarks/results/full-size.json --images ../shared/data/flickr8k/images
+    python -m benchmarks full_size --part RN50 --part ViT-L-14 -o ...   # the other parts in the file stay
 
 Each step runs in a process of its own, so that a peak of memory is that of `quantize_model` alone (with the float
 model that it is given). Timings: each contender in its own process, rounds alternated, batch 1, image tower; for a
@@ -20,17 +20,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks.racing import all_latencies_ms, raced, round_medians_ms
+from benchmarks.results import add_output, provenance
 from vlmquant import CalibrationSet, get_recipe, load_model
-from vlmquant.bench.environment import available_cores, this_environment
+from vlmquant.bench.environment import available_cores
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio, quantile
-from vlmquant.bench.race import WORKER, Record, Schedule, race
+from vlmquant.bench.race import Record, Schedule
 from vlmquant.bench.worker import peak_rss_bytes
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, verify
 from vlmquant.checkpoints.architectures import random_checkpoint
-from vlmquant.process import WorkerProcess
-from vlmquant.progress import silent
 from vlmquant.tasks.result import save_json
 
 T = TypeVar("T")
@@ -90,19 +90,8 @@ def latencies(checkpoint: Path, bundle: Path, folder: Path, rounds: int, iterati
     threads, component = available_cores(), "image"
     inputs = write_inputs(bundle, component, (1,), 0, folder)
     paths = {TORCH: checkpoint} | dict.fromkeys(OURS, bundle / Manifest.read(bundle).components[component].file)
-    loads = {
-        name: {
-            "command": "load",
-            "contender": name,
-            "path": str(path),
-            "component": component,
-            "threads": threads,
-            "inputs": {str(batch): str(path) for batch, path in inputs.items()},
-        }
-        for name, path in paths.items()
-    }
     schedule = Schedule(batches=(1,), rounds=rounds, iterations=iterations, seed=0)
-    records = race(loads, schedule, lambda: WorkerProcess(threads, WORKER), silent)
+    records = raced(paths, component, inputs, schedule, threads)
     return {"threads": threads, "rounds": rounds, "iterations": iterations} | {
         name: _figures(record, records[TORCH]) for name, record in records.items()
     }
@@ -111,13 +100,12 @@ def latencies(checkpoint: Path, bundle: Path, folder: Path, rounds: int, iterati
 def _figures(record: Record, baseline: Record) -> dict[str, Any]:
     if record.outcome != "ran" or baseline.outcome != "ran":
         return {"outcome": record.outcome, "reason": record.reason}
-    latencies_ms = [value for turn in record.latencies_ms[1] for value in turn]
-    ours, theirs = ([median(turn) for turn in each.latencies_ms[1]] for each in (record, baseline))
+    latencies_ms = all_latencies_ms(record, 1)
     return {
         "outcome": "ran",
         "median_ms": median(latencies_ms),
         "p95_ms": quantile(latencies_ms, 0.95),
-        "speedup": asdict(paired_ratio(theirs, ours)),
+        "speedup": asdict(paired_ratio(round_medians_ms(baseline, 1), round_medians_ms(record, 1))),
         "int8_mac_share": record.facts.get("int8_mac_share"),
         "fast_int8_mac_share": record.facts.get("fast_int8_mac_share"),
     }
@@ -129,8 +117,9 @@ def alone(work: Callable[..., T], *arguments: object) -> T:
         return pool.submit(work, *arguments).result()
 
 
-def run(part: Part, images: Path, rounds: int, iterations: int) -> dict[str, Any]:
+def measured(part: Part, images: Path, rounds: int, iterations: int) -> dict[str, Any]:
     """Make a checkpoint and its bundle in a temporary folder and return every figure of the part."""
+    started = provenance()
     with tempfile.TemporaryDirectory(prefix="vlmquant-full-size-") as name:
         checkpoint, bundle = Path(name) / part.architecture, Path(name) / "bundle"
         alone(random_checkpoint, part.architecture, checkpoint)
@@ -138,7 +127,7 @@ def run(part: Part, images: Path, rounds: int, iterations: int) -> dict[str, Any
         found["verify"] = alone(prove, bundle)
         if part.timed:
             found["latency"] = latencies(checkpoint, bundle, Path(name), rounds, iterations)
-    return {**found, "environment": asdict(this_environment())}
+    return {**found, **started}
 
 
 def summary(found: Mapping[str, Any]) -> str:
@@ -157,20 +146,17 @@ def summary(found: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all when left out")
-    parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--images", type=Path, default=Path("../shared/data/flickr8k/images"))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=10)
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     results = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
     for name in arguments.part or PARTS:
-        results[name] = run(PARTS[name], arguments.images, arguments.rounds, arguments.iterations)
+        results[name] = measured(PARTS[name], arguments.images, arguments.rounds, arguments.iterations)
         print(f"{name}: {summary(results[name])}", flush=True)
         save_json(arguments.output, results)
-
-
-if __name__ == "__main__":
-    main()

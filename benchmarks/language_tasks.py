@@ -1,7 +1,7 @@
 """The two tasks that need language on top of CLIP, with the CLIP under them float and quantized, on street world.
 
-    python benchmarks/language_tasks.py guided -o benchmarks/results/guided-street.json
-    python benchmarks/language_tasks.py coattention -o benchmarks/results/coattention-street.json
+    python -m benchmarks language_tasks guided -o benchmarks/results/guided-street.json
+    python -m benchmarks language_tasks coattention -o benchmarks/results/coattention-street.json
 
 "guided": captions written by the bundled GPT-2 and steered by CLIP, 100 test pictures, against five captions each;
 CLIPScore (Hessel et al. 2021: 2.5 max(cos, 0)) always by the float CLIP. "coattention": VQA accuracy of the bundled
@@ -10,92 +10,64 @@ calibrated on 64 training scenes. A run that was stopped goes on from the `.part
 """
 
 import argparse
-import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
-from vlmquant import CalibrationSet, get_recipe, load_model, streetworld
-from vlmquant.bench.environment import this_environment
+from benchmarks.data import CALIBRATION_IMAGES, street_questions
+from benchmarks.results import ResultFile, add_output
+from benchmarks.scoring import answer_changes, caption_changes, show_changes
+from benchmarks.towers import simulated
+from vlmquant import get_recipe, load_model, streetworld
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.data.coco import read_vqa
 from vlmquant.lab.coattention.answerer import McanAnswerer
 from vlmquant.lab.coattention.features import ClipFeatures
 from vlmquant.lab.gpt2 import load_gpt2
 from vlmquant.lab.guided import GuidedOptions, guided_captions
 from vlmquant.models.encoder import DualEncoder
-from vlmquant.models.preprocess import preprocess
 from vlmquant.progress import bar
-from vlmquant.quantize.apply import quantize_tower
-from vlmquant.streetworld.questions import IMAGE_NAME, write_questions
-from vlmquant.tasks.answering import METRIC, score_answers, write_answers
-from vlmquant.tasks.captioning import CaptioningResult, compare_captions, score_captions
-from vlmquant.tasks.compare import compare
-from vlmquant.tasks.result import save_json
+from vlmquant.tasks.answering import score_answers, write_answers
 
 FLOAT = "float32"
 RECIPES = (
     FLOAT, "static-int8", "vanilla-w8a8", "vanilla-w6a6", "w4a8", "vanilla-w4a4", "twin-hessian-w4a4", "vanilla-w3a3",
     "vanilla-w2a2",
 )  # fmt: skip
-PICTURES, QUESTION_PICTURES, BATCH = 100, 500, 8
+PICTURES, QUESTION_PICTURES = 100, 500
 GUIDED = GuidedOptions(beams=3, candidates=12, guidance=0.1, max_new_tokens=40)
 # The weight of the guidance was chosen among four settings on 12 dev pictures.
 
-Towers = tuple[nn.Module, nn.Module]
 
+class Task(Protocol):
+    """A task over one CLIP; `written` names what of a row is long and stays out of the result file."""
 
-def towers_of(model: ClipModel, recipe: str, calibration: CalibrationSet) -> Towers:
-    if recipe == FLOAT:
-        return model.image_tower, model.text_tower
-    pixels = np.stack([preprocess(image, model.image_spec) for image in calibration.images])
-    images = [torch.from_numpy(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-    texts = [torch.from_numpy(model.tokenizer.encode_batch([text])) for text in calibration.texts]
-    chosen = get_recipe(recipe)
-    return (
-        quantize_tower(model.image_tower, chosen, images, f"{recipe}, image", bar),
-        quantize_tower(model.text_tower, chosen, texts, f"{recipe}, text", bar),
-    )
+    written: str
 
+    def measure(self, name: str, model: ClipModel) -> dict[str, Any]:
+        """Return the row of one form of the CLIP."""
 
-def encoder_of(model: ClipModel, towers: Towers, name: str) -> DualEncoder:
-    def run(tower: nn.Module) -> Callable[[Any], np.ndarray]:
-        def call(inputs: Any) -> np.ndarray:
-            with torch.inference_mode():
-                return np.asarray(tower(torch.from_numpy(inputs)).numpy(), dtype=np.float32)
-
-        return call
-
-    image, text = towers
-    return DualEncoder(
-        name=name,
-        image_tower=run(image),
-        text_tower=run(text),
-        image_spec=model.image_spec,
-        tokenizer=model.tokenizer,
-        logit_scale=model.logit_scale,
-        batch_size=256,
-    )
+    def compare(self, row: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the change of each score against the reference."""
 
 
 class Guided:
     """Captions steered by CLIP."""
 
+    written = "captions"
+
     def __init__(self, model: ClipModel, scratch: Path) -> None:
-        self.model, self.data = model, streetworld.retrieval_set(PICTURES)
+        self.data = streetworld.retrieval_set(PICTURES)
         self.language = load_gpt2(streetworld.checkpoint("street-gpt2"))
-        self.judge = encoder_of(model, (model.image_tower, model.text_tower), FLOAT)
+        self.judge = self._encoder(model)
         self.pictures = self.judge.encode_images(self.data.images)
 
-    def measure(self, recipe: str, towers: Towers) -> dict[str, Any]:
-        encoder = encoder_of(self.model, towers, recipe)
-        captions = guided_captions(encoder, self.language, self.data.images, GUIDED, track=bar)
+    def measure(self, name: str, model: ClipModel) -> dict[str, Any]:
+        captions = guided_captions(self._encoder(model), self.language, self.data.images, GUIDED, track=bar)
         texts = self.judge.encode_texts([f"A photo depicts {caption}" for caption in captions])
         return {
             "captions": captions,
@@ -103,83 +75,65 @@ class Guided:
         }
 
     def compare(self, row: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
-        after, before = (self._score(captions["captions"]) for captions in (row, reference))
-        return {change.metric: asdict(change) for change in compare_captions(after, before)}
+        return caption_changes(row["captions"], reference["captions"], self.data.captions)
 
-    def _score(self, captions: Sequence[str]) -> CaptioningResult:
-        ids = [str(index) for index in range(PICTURES)]
-        return score_captions("", captions, self.data.captions, ids=ids, dataset="street retrieval test")
+    def _encoder(self, model: ClipModel) -> DualEncoder:
+        return replace(model.encoder(), batch_size=256)
 
 
 class Coattention:
     """Questions answered by MCAN."""
 
-    def __init__(self, model: ClipModel, scratch: Path) -> None:
-        self.model = model
-        questions, annotations, images = write_questions(scratch / "questions", QUESTION_PICTURES, track=bar)
-        self.data = read_vqa(questions, annotations, images, image_name=IMAGE_NAME)
+    written = "answers"
 
-    def measure(self, recipe: str, towers: Towers) -> dict[str, Any]:
-        answerer = McanAnswerer.load(streetworld.checkpoint("street-mcan"), ClipFeatures(recipe, self.model, *towers))
+    def __init__(self, model: ClipModel, scratch: Path) -> None:
+        self.data = street_questions(scratch / "questions", QUESTION_PICTURES)
+
+    def measure(self, name: str, model: ClipModel) -> dict[str, Any]:
+        features = ClipFeatures(name, model, model.image_tower, model.text_tower)
+        answerer = McanAnswerer.load(streetworld.checkpoint("street-mcan"), features)
         answers = write_answers(answerer, self.data, batch_size=64, track=bar)
         return {
             "answers": answers,
-            "by_answer_type": score_answers(recipe, answers, self.data).details["by_answer_type"],
+            "by_answer_type": score_answers(name, answers, self.data).details["by_answer_type"],
         }
 
     def compare(self, row: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
-        after, before = (score_answers("", answers["answers"], self.data) for answers in (row, reference))
-        (change,) = compare(after, before)
-        kept = ("metric", "reference", "candidate", "difference", "p_value", "agreement", "samples")
-        return {METRIC: {name: value for name, value in change.to_dict().items() if name in kept}}
+        return answer_changes(row["answers"], reference["answers"], self.data)
 
 
-TASKS = {"guided": Guided, "coattention": Coattention}
+TASKS: dict[str, Callable[[ClipModel, Path], Task]] = {"guided": Guided, "coattention": Coattention}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    add_output(parser)
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    model, calibration = load_model(streetworld.checkpoint()), streetworld.calibration_set(64)
-    partial = arguments.output.with_suffix(".partial.json")
-    rows: dict[str, Any] = json.loads(partial.read_text()) if partial.is_file() else {}
-    with tempfile.TemporaryDirectory() as scratch:
-        task = TASKS[arguments.task](model, Path(scratch))
-        for recipe in dict.fromkeys((FLOAT, *arguments.recipes)):
-            if recipe not in rows:
-                rows[recipe] = task.measure(recipe, towers_of(model, recipe, calibration))
-                save_json(partial, rows)
-            for metric, change in task.compare(rows[recipe], rows[FLOAT]).items():
-                difference = change["difference"]
-                print(
-                    f"{recipe:18} {metric:14} {change['reference']:.4f} -> {change['candidate']:.4f}  "
-                    f"{difference['estimate']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]",
-                    flush=True,
-                )
-        results = {
-            recipe: {
-                **{name: value for name, value in row.items() if name not in ("captions", "answers")},
-                "against_float": task.compare(row, rows[FLOAT]),
-            }
-            for recipe, row in rows.items()
-        }
-        examples = {recipe: row["captions"][:3] for recipe, row in rows.items() if "captions" in row}
-    content = {
+    model, calibration = load_model(streetworld.checkpoint()), streetworld.calibration_set(CALIBRATION_IMAGES)
+    head = {
         "task": arguments.task,
         "split": "street world test",
         "weights_sha256": model.weights_sha256,
         "calibration": calibration.to_dict(),
-        "recipes": results,
-        "examples": examples,
-        "environment": asdict(this_environment()),
     }
-    save_json(arguments.output, content)
-    partial.unlink()
-
-
-if __name__ == "__main__":
-    main()
+    result = ResultFile(arguments.output, head)
+    with tempfile.TemporaryDirectory() as scratch:
+        task = TASKS[arguments.task](model, Path(scratch))
+        for name in dict.fromkeys((FLOAT, *arguments.recipes)):
+            if name not in result.rows:
+                form = model if name == FLOAT else simulated(model, get_recipe(name), calibration)
+                result.add(name, task.measure(name, form))
+            show_changes(name, task.compare(result.rows[name], result.rows[FLOAT]))
+        recipes = {
+            name: {
+                **{what: value for what, value in row.items() if what != task.written},
+                "against_float": task.compare(row, result.rows[FLOAT]),
+            }
+            for name, row in result.rows.items()
+        }
+    examples = {name: row["captions"][:3] for name, row in result.rows.items() if "captions" in row}
+    result.save({"recipes": recipes, "examples": examples})

@@ -1,11 +1,11 @@
 """What each step of a quantization method buys, in simulation (torch): presets in full, ablations on a subset.
 
-    python benchmarks/methods.py real   -o benchmarks/results/methods-real-tiny.json --shared ../shared/data
-    python benchmarks/methods.py street -o benchmarks/results/methods-street.json
+    python -m benchmarks methods real   -o benchmarks/results/methods-real-tiny.json --shared ../shared/data
+    python -m benchmarks methods street -o benchmarks/results/methods-street.json --images 1000 --captioned 400
 
 Zero-shot top-1 and retrieval with both towers quantized, against float on the same samples (points, 95 % interval of
 the paired difference), and the mean cosine of embeddings to the float ones, which tells apart what the scores cannot.
-Data and calibration are those of `accuracy.py`. "preset" rows are scored on all labelled images, "ablation" and
+Data and calibration are those of `accuracy`. "preset" rows are scored on all labelled images, "ablation" and
 "stressed" rows on the first `--images` of them; retrieval always on the whole captioned set. An ablation row is the
 base of its width with what its name lists switched on; w8a8, w6a6 and w4a4 quantize the products of attention too.
 "stressed" rows use the equal float model with outliers of `vlmquant.lab.stress`. A row is written when it is done,
@@ -13,26 +13,21 @@ and a run that was stopped goes on from its `.partial.json`; `--only TEXT` runs 
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from accuracy import DATA, Data, Pixels, Rows, encode, limited, preprocessed, rows_of, score
 
-from vlmquant import get_recipe, load_model
-from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs
-from vlmquant.checkpoints.clip import ClipModel
+from benchmarks.data import DATA, add_data
+from benchmarks.results import ResultFile, add_output
+from benchmarks.scoring import Rows, Subject, compared, encode, mean_cosines, score, show, subject_of
+from benchmarks.towers import simulated
+from vlmquant import get_recipe
 from vlmquant.lab.stress import stressed
-from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import ENDS_IN_8_BITS, Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
-from vlmquant.tasks.result import save_json
 
 PRESETS = (
     "torch-dynamic",
@@ -91,7 +86,7 @@ def _ablation(bits: int) -> Iterator[Row]:
     if bits < 8:
         steps["mse scales"] = replace(base, weights=WeightScheme(bits=bits, scales="mse"))
         for rounding in ("gptq", "reconstruction"):
-            weights = WeightScheme(bits=bits, scales="mse", rounding=rounding)  # type: ignore[arg-type]
+            weights = WeightScheme(bits=bits, scales="mse", rounding=rounding)
             steps[f"mse scales, {rounding}"] = replace(base, weights=weights)
             steps[f"twin, hessian, {rounding}"] = replace(base, weights=weights, twin=True, search="hessian")
     for name, recipe in steps.items():
@@ -110,86 +105,49 @@ def _ablation_of_w4a8() -> Iterator[Row]:
     yield Row("ablation", "w4a8: max scales, nearest, smoothing", replace(base, smoothing=True))
 
 
-def quantized(model: ClipModel, row: Row, data: Data) -> ClipModel:
-    towers = {
-        component: quantize_tower(tower, row.recipe, calibration_inputs(model, data.calibration, component), row.name)
-        for component, tower in (("image", model.image_tower), ("text", model.text_tower))
-    }
-    return replace(model, image_tower=towers["image"], text_tower=towers["text"])
-
-
-def first(rows: Rows, count: int) -> Rows:
-    return replace(rows, images=rows.images[:count])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=list(DATA))
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data(parser)
+    add_output(parser)
     parser.add_argument("--images", type=int, default=ABLATION_IMAGES, help="labelled images of an ablation row")
-    parser.add_argument("--preset-images", type=int, help="labelled images of a preset row; all when left out")
     parser.add_argument("--captioned", type=int, help="captioned images of every row; all when left out")
     parser.add_argument("--only", default="", help="run the rows whose kind and name contain this")
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    data = DATA[arguments.data](arguments.shared)
-    most = len(data.images) if arguments.preset_images is None else arguments.preset_images
-    data = replace(limited(data, arguments.captioned), images=data.images[:most], labels=np.asarray(data.labels)[:most])
-    model = load_model(data.checkpoint)
-    pixels = preprocessed(data, model.image_spec)
-    before = encode(model.encoder(), data, pixels)
-    wanted = [row for row in rows() if arguments.only in f"{row.kind} {row.name}"]
-    partial = arguments.output.with_suffix(".partial.json")
-    results: dict[str, Any] = json.loads(partial.read_text()) if partial.exists() else {}
-    for row in wanted:
+    data = DATA[arguments.data](arguments.shared).limited(arguments.limit).first_captioned(arguments.captioned)
+    subject = subject_of(data)
+    every = len(data.images)
+    few = min(arguments.images, every)
+    head = {"labelled_images": {"preset": every, "others": few}, "captioned_images": len(data.captioned)}
+    result = ResultFile(arguments.output, {**subject.facts(), **head})
+    before = encode(subject.model.encoder(), subject)
+    for row in rows():
         key = f"{row.kind} {row.name}"
-        if key not in results:
-            count = most if row.kind == "preset" else min(arguments.images, most)
-            subset = replace(data, images=data.images[:count], labels=data.labels[:count])
-            results[key] = result_of(model, row, subset, Pixels(pixels.images[:count], pixels.captioned), before)
-            save_json(partial, results)
-            show(key, results[key])
-    content = {
-        "model": model.name,
-        "weights_sha256": model.weights_sha256,
-        "calibration": data.calibration.to_dict(),
-        "labelled_images": {"preset": most, "others": min(arguments.images, most)},
-        "captioned_images": len(data.captioned),
-        "rows": results,
-        "environment": asdict(this_environment()),
-    }
-    save_json(arguments.output, content)
-    partial.unlink(missing_ok=True)
+        if arguments.only in key and key not in result.rows:
+            count = every if row.kind == "preset" else few
+            found = measured(row, subject.first_labelled(count), first_labelled(before, count))
+            result.add(key, found)
+            show(key, found["both"])
+            print(f"{key:40} {found['image_cosine_mean']:.5f} {found['text_cosine_mean']:.5f} mean cosines", flush=True)
+    result.save({"rows": result.rows})
 
 
-def result_of(model: ClipModel, row: Row, data: Data, pixels: Pixels, before: Rows) -> dict[str, Any]:
+def first_labelled(found: Rows, count: int) -> Rows:
+    return replace(found, images=found.images[:count])
+
+
+def measured(row: Row, subject: Subject, before: Rows) -> dict[str, Any]:
     start = time.perf_counter()
-    tuned = quantized(stressed(model) if row.kind == "stressed" else model, row, data)
+    model = stressed(subject.model) if row.kind == "stressed" else subject.model
+    tuned = simulated(model, row.recipe, subject.data.calibration)
     seconds = time.perf_counter() - start
-    after = encode(replace(tuned.encoder(), name=row.name), data, pixels)
-    expected = first(before, len(data.images))
+    after = encode(tuned.encoder(), subject)
     return {
-        "image_cosine_mean": float(np.mean(np.sum(expected.images * after.images, axis=1))),
-        "text_cosine_mean": float(np.mean(np.sum(expected.captions * after.captions, axis=1))),
-        "both": rows_of(score(after, after, data), score(expected, expected, data)),
+        **mean_cosines(after, before),
+        "both": compared(score(after, after, subject.data), score(before, before, subject.data)),
         "quantize_seconds": seconds,
         "score_seconds": time.perf_counter() - start - seconds,
         "recipe": row.recipe.to_dict(),
     }
-
-
-def show(key: str, result: dict[str, Any]) -> None:
-    scores = "  ".join(
-        f"{metric} {row['int8']:.4f} ({row['difference_points']:+.2f} [{row['low_points']:+.2f}, "
-        f"{row['high_points']:+.2f}])"
-        for metric, row in result["both"].items()
-        if metric == "top1" or metric.endswith(("_r1", "_r5"))
-    )
-    cosines = f"{result['image_cosine_mean']:.5f} {result['text_cosine_mean']:.5f}"
-    print(f"{key:50} cosines {cosines}  {scores}  {result['quantize_seconds']:.0f} s", flush=True)
-
-
-if __name__ == "__main__":
-    main()

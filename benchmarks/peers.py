@@ -1,10 +1,11 @@
 """This project beside its peers in one run: the same float model, calibration samples and evaluation data for all.
 
     PEERS=/tmp/peers-venv/bin/python
-    $PEERS benchmarks/peers.py real   -o benchmarks/results/peers-real-tiny.json --shared ../shared/data
-    $PEERS benchmarks/peers.py street -o benchmarks/results/peers-street.json
-    $PEERS benchmarks/peers.py real --stressed -o benchmarks/results/peers-stress-real-tiny.json
-    $PEERS benchmarks/peers_speed.py  -o benchmarks/results/peers-vit-b-32.json
+    $PEERS -m benchmarks peers real   -o benchmarks/results/peers-real-tiny.json --shared ../shared/data
+    $PEERS -m benchmarks peers street -o benchmarks/results/peers-street.json
+    $PEERS -m benchmarks peers real   -o benchmarks/results/peers-stress-real-tiny.json --stressed
+    $PEERS -m benchmarks peers street -o benchmarks/results/peers-stress-street.json --stressed
+    $PEERS -m benchmarks peers_speed  -o benchmarks/results/peers-vit-b-32.json
 
 NNCF and torchao are no dependencies of the project and stay out of its environment. They live in one of their own that
 sees the project's packages through a .pth file, so that all contenders run on the same torch, OpenVINO and ONNX
@@ -22,43 +23,32 @@ that was stopped goes on from its `.partial.json`.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy import (
-    BUDGETED,
-    DATA,
-    Data,
-    Pixels,
-    Rows,
-    against_float,
-    budgeted,
-    encode,
-    limited,
-    preprocessed,
-    score,
-    show,
-)
-from peers_build import FILE_PEERS, TORCH_PEERS, Built, Tower, on_engine, on_torch
 
-from vlmquant import get_recipe, load_model
-from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs, quantize_model
+from benchmarks.accuracy import BUDGETED, budgeted
+from benchmarks.data import DATA, add_data
+from benchmarks.peers_build import FILE_PEERS, TORCH_PEERS, Built, Tower, on_engine, on_torch
+from benchmarks.results import ResultFile, add_output
+from benchmarks.scoring import COMBINATIONS, Rows, Subject, against_float, encode, score, show, subject_of
+from benchmarks.towers import tower_of
+from vlmquant import get_recipe
+from vlmquant.build.build import quantize_model
 from vlmquant.build.export import export_tower
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.engines import ENGINES
-from vlmquant.lab.stress import stressed
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS
-from vlmquant.tasks.result import save_json
 
 THREADS = 1
 FLOAT = "float"
@@ -82,7 +72,7 @@ def towers_of(model: ClipModel, calibration: CalibrationSet, folder: Path) -> di
     towers = {}
     for component in COMPONENTS:
         inputs = calibration_inputs(model, calibration, component)
-        module = model.image_tower if component == "image" else model.text_tower
+        module = tower_of(model, component)
         path = folder / f"{component}.onnx"
         if not path.exists():
             export_tower(module, torch.cat([inputs[0][:1]] * 2), (0, 1) if component == "text" else (0,), path)
@@ -91,9 +81,9 @@ def towers_of(model: ClipModel, calibration: CalibrationSet, folder: Path) -> di
     return towers
 
 
-def contenders(model: ClipModel, data: Data, folder: Path) -> Iterator[Contender]:
+def contenders(subject: Subject, folder: Path) -> Iterator[Contender]:
     """Yield the float reference first, then the peers, then ours."""
-    calibration = data.calibration
+    model, calibration = subject.model, subject.data.calibration
     towers = towers_of(model, calibration, folder / FLOAT)
 
     def of_files(paths: Callable[[str], Path], engine: str) -> Mapping[str, Built]:
@@ -107,7 +97,7 @@ def contenders(model: ClipModel, data: Data, folder: Path) -> Iterator[Contender
 
     def within_budget() -> Mapping[str, Built]:
         bundle = folder / BUDGETED
-        budgeted(model, data, bundle)
+        budgeted(model, subject.data, bundle)
         return of_files(lambda component: bundle / f"{component}.onnx", "openvino")
 
     def of_peer(name: str) -> Mapping[str, Built]:
@@ -124,84 +114,80 @@ def contenders(model: ClipModel, data: Data, folder: Path) -> Iterator[Contender
 
     yield Contender(FLOAT, lambda: of_files(lambda component: towers[component].float_onnx, "openvino"))
     for name in FILE_PEERS:
-        yield Contender(name, lambda name=name: of_peer(name))
+        yield Contender(name, partial(of_peer, name))
     for name in ACCURACY_TORCH_PEERS:
-        yield Contender(name, lambda name=name: of_torch(name))
+        yield Contender(name, partial(of_torch, name))
     for engine in ENGINES:
-        yield Contender(f"ours-{OURS}-{engine}", lambda engine=engine: ours(engine))
+        yield Contender(f"ours-{OURS}-{engine}", partial(ours, engine))
     yield Contender(f"ours-{BUDGETED}-openvino", within_budget)
 
 
-def embed(contender: Contender, model: ClipModel, data: Data, pixels: Pixels) -> tuple[Rows, int]:
+def embed(contender: Contender, subject: Subject) -> tuple[Rows, int]:
     """Build a contender and return all its embeddings and the bytes of both towers."""
     built = contender.build()
     encoder = replace(
-        model.encoder(), name=contender.name, image_tower=built["image"].run, text_tower=built["text"].run
+        subject.model.encoder(), name=contender.name, image_tower=built["image"].run, text_tower=built["text"].run
     )
-    return encode(encoder, data, pixels), sum(tower.bytes_on_disk for tower in built.values())
+    return encode(encoder, subject), sum(tower.bytes_on_disk for tower in built.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=list(DATA))
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data(parser)
+    add_output(parser)
     parser.add_argument("--stressed", action="store_true")
-    parser.add_argument("--limit", type=int, help="only the first so many images of either set, for a trial")
     parser.add_argument("--contenders", nargs="+", default=["*"], help="patterns; the others are left to a later call")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(THREADS)
-    data = limited(DATA[arguments.data](arguments.shared), arguments.limit)
-    model = load_model(data.checkpoint)
-    model = stressed(model) if arguments.stressed else model
-    pixels = preprocessed(data, model.image_spec)
-    partial = arguments.output.with_suffix(".partial.json")
-    results: dict[str, Any] = json.loads(partial.read_text()) if partial.exists() else {}
+    data = DATA[arguments.data](arguments.shared).limited(arguments.limit)
+    subject = subject_of(data, stress=arguments.stressed)
     unfinished = False
     with tempfile.TemporaryDirectory() as scratch:
-        everyone = contenders(model, data, Path(scratch))
-        before, float_bytes = embed(next(everyone), model, data, pixels)
+        everyone = contenders(subject, Path(scratch))
+        before, float_bytes = embed(next(everyone), subject)
+        head = {
+            **subject.facts(),
+            "protocols": [str(scored.protocol) for scored in score(before, before, data)],
+            "peers": installed_peers(),
+        }
+        result = ResultFile(arguments.output, head)
         for contender in everyone:
-            if contender.name in results or not any(fnmatch(contender.name, p) for p in arguments.contenders):
-                unfinished = unfinished or contender.name not in results
+            if contender.name in result.rows:
                 continue
-            results[contender.name] = outcome(contender, before, model, data, pixels)
-            save_json(partial, results)
-    if unfinished:
-        return
-    content = {
-        "model": model.name,
-        "weights_sha256": model.weights_sha256,
-        "calibration": data.calibration.to_dict(),
-        "protocols": [str(result.protocol) for result in score(before, before, data)],
-        "float_bytes": float_bytes,
-        "contenders": results,
-        "peers": {package: installed(package) for package in PACKAGES},
-        "environment": asdict(this_environment()),
-    }
-    save_json(arguments.output, content)
-    partial.unlink()
+            if any(fnmatch(contender.name, pattern) for pattern in arguments.contenders):
+                result.add(contender.name, outcome(contender, before, subject))
+            else:
+                unfinished = True
+    if not unfinished:
+        result.save({"float_bytes": float_bytes, "contenders": result.rows})
 
 
-def outcome(contender: Contender, before: Rows, model: ClipModel, data: Data, pixels: Pixels) -> dict[str, Any]:
+def outcome(contender: Contender, before: Rows, subject: Subject) -> dict[str, Any]:
     """Return a contender's scores against the float model, or why there are none."""
     try:
-        after, size = embed(contender, model, data, pixels)
+        after, size = embed(contender, subject)
     except Exception as error:  # whatever a peer raises is its result
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"{contender.name:30} failed: {reason}", flush=True)
-        return {"outcome": "failed", "reason": reason}
-    found = {"outcome": "ran", "bytes_on_disk": size, **against_float(after, before, data)}
-    show(contender.name, found)
+        print(f"{contender.name:30} failed: {one_line(error)}", flush=True)
+        return {"outcome": "failed", "reason": one_line(error)}
+    found = {"outcome": "ran", "bytes_on_disk": size, **against_float(after, before, subject.data)}
+    for combination in COMBINATIONS:
+        show(f"{contender.name}, {combination}", found[combination])
     return found
 
 
-def installed(package: str) -> str | None:
+def one_line(error: Exception) -> str:
+    """Return the reason for a row."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def installed_peers() -> dict[str, str | None]:
+    """Return the versions of all that is compared; None for what is not installed."""
+    return {package: _installed(package) for package in PACKAGES}
+
+
+def _installed(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-if __name__ == "__main__":
-    main()

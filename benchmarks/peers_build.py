@@ -1,6 +1,6 @@
 """The peers' own quantizers, called as a careful user would: float ONNX graph and calibration samples in, file out.
 
-NNCF and torchao are no dependencies of this project; `benchmarks/peers.py` says how to install them beside it.
+NNCF and torchao are no dependencies of this project; `benchmarks.peers` says how to install them beside it.
 """
 
 import copy
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -145,11 +145,10 @@ FILE_PEERS: dict[str, FilePeer] = {
 
 def torch_dynamic(module: nn.Module) -> nn.Module:
     """`torch.ao.quantization.quantize_dynamic` of every Linear."""
-    from torch.ao.quantization import quantize_dynamic
-
+    quantize_dynamic: Any = torch.ao.quantization.quantize_dynamic
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return quantize_dynamic(copy.deepcopy(module), {nn.Linear}, dtype=torch.qint8)
+        return cast(nn.Module, quantize_dynamic(copy.deepcopy(module), {nn.Linear}, dtype=torch.qint8))
 
 
 def torchao_dynamic(module: nn.Module) -> nn.Module:
@@ -166,7 +165,7 @@ def torchao_dynamic_compiled(module: nn.Module) -> nn.Module:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    return torch.compile(torchao_dynamic(module))
+    return cast(nn.Module, torch.compile(torchao_dynamic(module)))
 
 
 TORCH_PEERS: Mapping[str, Callable[[nn.Module], nn.Module]] = {
@@ -185,8 +184,8 @@ def on_torch(module: nn.Module) -> Built:
 
     def run(batch: AnyArray) -> AnyArray:
         with torch.no_grad():
-            features: Any = module(torch.from_numpy(np.ascontiguousarray(batch)))
-        return features.numpy()
+            features = module(torch.from_numpy(np.ascontiguousarray(batch)))
+        return np.asarray(features)
 
     return Built(run, size)
 

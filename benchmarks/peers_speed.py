@@ -1,8 +1,8 @@
 """Speed beside the peers: full-size ViT-B/32 with random weights, both towers, batch 1 and 8.
 
-    /tmp/peers-venv/bin/python benchmarks/peers_speed.py -o benchmarks/results/peers-vit-b-32.json
+    /tmp/peers-venv/bin/python -m benchmarks peers_speed -o benchmarks/results/peers-vit-b-32.json
 
-Needs the environment that `benchmarks/peers.py` describes and a quiet machine. Every contender lives in its own
+Needs the environment that `benchmarks.peers` describes and a quiet machine. Every contender lives in its own
 process; the processes take turns, in an order drawn anew each round. Speed does not depend on what the weights and
 calibration images are, so the weights are random and few images calibrate. Everything that is not integers computes in
 float32. A contender that cannot be built or run is a row with its reason.
@@ -10,30 +10,29 @@ float32. A contender that cannot be built or run is a row with its reason.
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_vit_b_32 import noise
-from peers import OURS, PACKAGES, installed, towers_of
-from peers_build import FILE_PEERS, TORCH_PEERS, Tower
-from peers_worker import FLOAT_ONNX, OURS_ONNX, WORKER
 
+from benchmarks.data import noise
+from benchmarks.peers import OURS, installed_peers, one_line, towers_of
+from benchmarks.peers_build import FILE_PEERS, TORCH_PEERS, Tower
+from benchmarks.peers_worker import FLOAT_ONNX, OURS_ONNX, WORKER
+from benchmarks.racing import all_latencies_ms, raced, round_medians_ms
+from benchmarks.results import ResultFile, add_output
 from vlmquant import get_recipe, load_model
-from vlmquant.bench.environment import available_cores, this_environment
+from vlmquant.bench.environment import available_cores
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio
-from vlmquant.bench.race import Record, Schedule, race
+from vlmquant.bench.race import Record, Schedule
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.engines import ENGINES
-from vlmquant.process import WorkerProcess
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS
-from vlmquant.tasks.result import save_json
 
 ARCHITECTURE = "ViT-B-32"
 # The calibrators of ONNX Runtime differ in ranges only.
@@ -74,7 +73,7 @@ def _prepare(tower: Tower, checkpoint: Path, bundle: Path, folder: Path) -> Prep
             peer.write(tower, path)
             paths |= dict.fromkeys(rows, path)
         except Exception as error:  # whatever a peer raises is its result
-            failures |= dict.fromkeys(rows, " ".join(f"{type(error).__name__}: {error}".split()))
+            failures |= dict.fromkeys(rows, one_line(error))
     return Prepared(paths | dict.fromkeys(TORCH_PEERS, checkpoint), failures)
 
 
@@ -82,19 +81,8 @@ def measure(component: str, prepared: Prepared, rounds: int, iterations: int, th
     """Race all contenders of one component; name -> latencies in ms, size, ratio to ours by round, or the reason."""
     with tempfile.TemporaryDirectory() as scratch:
         inputs = write_inputs(prepared.paths[next(iter(TORCH_PEERS))], component, BATCHES, 0, Path(scratch))
-        loads = {
-            name: {
-                "command": "load",
-                "contender": name,
-                "path": str(path),
-                "component": component,
-                "threads": threads,
-                "inputs": {str(batch): str(file) for batch, file in inputs.items()},
-            }
-            for name, path in prepared.paths.items()
-        }
         schedule = Schedule(batches=BATCHES, rounds=rounds, iterations=iterations, seed=0)
-        records = race(loads, schedule, lambda: WorkerProcess(threads, WORKER), bar)
+        records = raced(prepared.paths, component, inputs, schedule, threads, WORKER)
     failed = {name: {"outcome": "failed", "reason": reason} for name, reason in prepared.failures.items()}
     return failed | {name: _row(record, records[BASELINE]) for name, record in records.items()}
 
@@ -105,55 +93,51 @@ def _row(record: Record, ours: Record) -> dict[str, Any]:
     return {
         "outcome": "ran",
         **record.facts,
-        "batches": {str(batch): _latencies(record.latencies_ms[batch], ours.latencies_ms[batch]) for batch in BATCHES},
+        "batches": {str(batch): _latencies(record, ours, batch) for batch in BATCHES},
     }
 
 
-def _latencies(rounds: Sequence[Sequence[float]], ours: Sequence[Sequence[float]]) -> dict[str, Any]:
-    medians = [median(latencies) for latencies in rounds]
-    ratio = paired_ratio(medians, [median(latencies) for latencies in ours]) if ours else None
+def _latencies(record: Record, ours: Record, batch: int) -> dict[str, Any]:
+    medians, our_medians = round_medians_ms(record, batch), round_medians_ms(ours, batch)
+    latencies = all_latencies_ms(record, batch)
     return {
-        "median_ms": median(list(chain.from_iterable(rounds))),
-        "fastest_ms": min(chain.from_iterable(rounds)),
+        "median_ms": median(latencies),
+        "fastest_ms": min(latencies),
         "round_medians_ms": medians,
         # How many times faster ours on OpenVINO is than this one.
-        "ours_is_faster_by": None if ratio is None else asdict(ratio),
+        "ours_is_faster_by": asdict(paired_ratio(medians, our_medians)) if our_medians else None,
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
     parser.add_argument("--checkpoint", type=Path, help="another model than ViT-B/32 with random weights")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=10)
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     threads = available_cores()
     torch.set_num_threads(threads)
-    environment = this_environment()
-    with tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(Path(scratch), arguments.checkpoint)
-        content: dict[str, Any] = {
-            component: measure(component, prepared[component], arguments.rounds, arguments.iterations, threads)
-            for component in COMPONENTS
-        }
-    content |= {
+    head = {
         "model": f"{ARCHITECTURE}, random weights" if arguments.checkpoint is None else arguments.checkpoint.name,
         "threads": threads,
         "rounds": arguments.rounds,
         "iterations": arguments.iterations,
-        "peers": {package: installed(package) for package in PACKAGES},
-        "environment": asdict(environment),
+        "peers": installed_peers(),
     }
-    save_json(arguments.output, content)
-    for component in COMPONENTS:
-        for name, row in content[component].items():
+    result = ResultFile(arguments.output, head)
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(Path(scratch), arguments.checkpoint)
+        components = {
+            component: measure(component, prepared[component], arguments.rounds, arguments.iterations, threads)
+            for component in COMPONENTS
+        }
+    result.save(components)
+    for component, rows in components.items():
+        for name, row in rows.items():
             print(component, f"{name:50}", row.get("reason") or _line(row["batches"]["1"]))
 
 
 def _line(one: Mapping[str, Any]) -> str:
     return f"{one['median_ms']:8.2f} ms, ours faster by {one['ours_is_faster_by']['median']:.3f}"
-
-
-if __name__ == "__main__":
-    main()

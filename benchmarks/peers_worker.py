@@ -1,15 +1,14 @@
-"""One contender of `benchmarks/peers_speed.py` in its own process; speaks the protocol of `vlmquant.bench.worker`."""
+"""One contender of `benchmarks.peers_speed` in its own process; speaks the protocol of `vlmquant.bench.worker`."""
 
 import sys
 from pathlib import Path
 
-from peers_build import FILE_PEERS, TORCH_PEERS, file_bytes, on_torch
-
+from benchmarks.peers_build import FILE_PEERS, TORCH_PEERS, file_bytes, on_torch
 from vlmquant.bench.contenders import Contender, Running
 from vlmquant.bench.worker import main
 from vlmquant.engines import ENGINES, engine
 
-WORKER = (sys.executable, str(Path(__file__).resolve()))
+WORKER = (sys.executable, "-m", "benchmarks.peers_worker")
 FLOAT_ONNX, OURS_ONNX = "float", "ours"
 
 
@@ -24,13 +23,14 @@ def _graph(name: str) -> Contender:
 
 def _torch(name: str) -> Contender:
     def build(path: Path, component: str, threads: int) -> Running:
+        # Imported here: the other contenders' memory is measured too.
         import torch
 
+        from benchmarks.towers import tower_of
         from vlmquant.checkpoints import load_model
 
         torch.set_num_threads(threads)
-        model = load_model(path)
-        built = on_torch(TORCH_PEERS[name](model.image_tower if component == "image" else model.text_tower))
+        built = on_torch(TORCH_PEERS[name](tower_of(load_model(path), component)))
         return Running(built.run, lambda: built.bytes_on_disk)
 
     return Contender(runs_on="checkpoint", packages=("torch",), build=build)

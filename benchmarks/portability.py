@@ -1,6 +1,6 @@
 """One bundle, made once, on every kind of CPU that can be had: each engine beside the simulation.
 
-    python benchmarks/portability.py -o benchmarks/results/portability.json --shared ../shared/data
+    python -m benchmarks portability -o benchmarks/results/portability.json --shared ../shared/data
 
 Every model is quantized by `static-int8` and proved on the same file: on this CPU; with OpenVINO's kernels capped
 (ONEDNN_MAX_CPU_ISA, which ONNX Runtime ignores); and, where `qemu-x86_64` is installed (Debian: qemu-user), on emulated
@@ -9,32 +9,27 @@ goes on from its `.partial.json`.
 """
 
 import argparse
-import json
 import os
 import shutil
 import site
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from bench_vit_b_32 import noise
 
-import vlmquant.build.build
-import vlmquant.bundle.probes
+import vlmquant
+from benchmarks.data import add_shared, noise
+from benchmarks.results import ResultFile, add_output
 from vlmquant import CalibrationSet, load_model, streetworld
-from vlmquant.bench.environment import this_environment
-from vlmquant.build.blip_build import quantize_blip
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest, file_facts
 from vlmquant.bundle.placement import place
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.architectures import random_checkpoint
-from vlmquant.checkpoints.blip_inputs import components_of
 from vlmquant.engines import installed_engines
 from vlmquant.lab.stress import stressed
 from vlmquant.models.preprocess import read_image
@@ -42,7 +37,6 @@ from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import get_recipe
-from vlmquant.tasks.result import save_json
 
 RECIPE = get_recipe("static-int8")
 PROBES, FEW_PROBES = 16, 4
@@ -66,8 +60,7 @@ def real_clip(shared: Path, folder: Path, stress: bool = False) -> None:
 
 def street_blip(shared: Path, folder: Path, name: str) -> None:
     model = load_blip(streetworld.checkpoint(name))
-    recipes = dict.fromkeys(components_of(model), RECIPE)
-    quantize_blip(model, recipes, streetworld.calibration_set(16), folder, track=bar)
+    quantize_model(model, RECIPE, streetworld.calibration_set(16), folder, track=bar)
 
 
 def full_size(shared: Path, folder: Path, architecture: str) -> None:
@@ -108,7 +101,7 @@ def proved(folder: Path, engine: str, before: tuple[str, ...], environment: dict
     manifest = Manifest.read(folder)
     names = list(manifest.components)
     rows: dict[str, Any] = {}
-    for group in [[name] for name in names] if manifest.kind == "encoder" else [names]:
+    for group in [[name] for name in names] if manifest.head.independent else [names]:
         request = {
             "command": "prove",
             "folder": str(folder),
@@ -135,38 +128,43 @@ def placed(folder: Path, before: tuple[str, ...], environment: dict[str, str]) -
     return {name: f"{one.way}: {one.warning or one.reason}" for name, one in found.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
-    arguments = parser.parse_args()
-    partial = arguments.output.with_suffix(".partial.json")
-    models: dict[str, Any] = json.loads(partial.read_text()) if partial.exists() else {}
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
+    add_shared(parser)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    result = ResultFile(arguments.output, {})
     for name in arguments.models:
-        if name in models:
-            continue
-        build, probes = MODELS[name]
-        vlmquant.bundle.probes.COUNT = vlmquant.build.build.COUNT = probes
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "bundle"
-            build(arguments.shared, folder)
-            models[name] = {
-                "probes": probes,
-                "requires_any_of": list(Manifest.read(folder).requires_any_of),
-                "graphs": {part.name: file_facts(part).sha256 for part in sorted(folder.glob("*.onnx"))},
-                "machines": {
-                    machine: {
-                        "placed": placed(folder, *how),
-                        **{engine: proved(folder, engine, *how) for engine in installed_engines()},
-                    }
-                    for machine, how in machines().items()
-                },
-            }
-        save_json(partial, models)
-        show(name, models[name])
-    save_json(arguments.output, {"models": models, "environment": asdict(this_environment())})
-    partial.unlink()
+        if name not in result.rows:
+            result.add(name, measured(name, arguments.shared))
+            show(name, result.rows[name])
+    result.save({"models": result.rows})
+
+
+def measured(name: str, shared: Path) -> dict[str, Any]:
+    """Build one model's bundle with enough probes and prove it on every machine and engine."""
+    build, probes = MODELS[name]
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        patch("vlmquant.checkpoints.part.COUNT", probes),
+        patch("vlmquant.checkpoints.clip_inputs.COUNT", probes),
+    ):
+        folder = Path(scratch) / "bundle"
+        build(shared, folder)
+        return {
+            "probes": probes,
+            "requires_any_of": list(Manifest.read(folder).requires_any_of),
+            "graphs": {part.name: file_facts(part).sha256 for part in sorted(folder.glob("*.onnx"))},
+            "machines": {
+                machine: {
+                    "placed": placed(folder, *how),
+                    **{engine: proved(folder, engine, *how) for engine in installed_engines()},
+                }
+                for machine, how in machines().items()
+            },
+        }
 
 
 def show(name: str, result: dict[str, Any]) -> None:
@@ -179,7 +177,3 @@ def show(name: str, result: dict[str, Any]) -> None:
             least = min((row["cosine_min"] for row in cosines), default=np.nan)
             failed = [f"{part}: {row['failed']}" for part, row in rows.items() if "failed" in row]
             print(f"{name:30} {machine:36} {engine:12} {mean:.6f} {least:.6f} {' '.join(failed)[:90]}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

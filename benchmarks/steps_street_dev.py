@@ -1,6 +1,6 @@
 """Which steps `static-int8` should take, decided on development scenes that no result is reported on.
 
-    python benchmarks/steps_street_dev.py -o benchmarks/results/steps-street-dev.json
+    python -m benchmarks steps_street_dev -o benchmarks/results/steps-street-dev.json
 
 The street CLIP's image tower alone, simulated; thousands of scenes, because a tenth of a point is looked for.
 """
@@ -8,24 +8,24 @@ The street CLIP's image tower alone, simulated; thousands of scenes, because a t
 import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import normalize
 
+from benchmarks.data import CALIBRATION_IMAGES
+from benchmarks.results import ResultFile, add_output
+from benchmarks.scoring import cosines
+from benchmarks.towers import simulated_tower
 from vlmquant import get_recipe, load_model, streetworld
-from vlmquant.bench.environment import this_environment
-from vlmquant.build.build import calibration_inputs
 from vlmquant.metrics.intervals import bootstrap_mean
 from vlmquant.models.preprocess import preprocess
+from vlmquant.models.spec import FloatArray
 from vlmquant.progress import bar
-from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme
 from vlmquant.tasks.classification import embed_classes
-from vlmquant.tasks.result import save_json
 
 BATCH = 64
 
@@ -34,62 +34,53 @@ def variants() -> Mapping[str, Recipe]:
     """Return what is compared: ranges, exact bytes with a float-input projection, and bias correction."""
     full = replace(get_recipe("static-int8"), outliers=None)
     plain = replace(full, byte_pixels=False, float_inputs=())
-    clipped = {name: ActivationScheme(observer=name) for name in ("mse", "percentile")}  # type: ignore[arg-type]
+    squared_error, percentile = ActivationScheme(observer="mse"), ActivationScheme(observer="percentile")
     return {
-        "clipped by squared error": replace(plain, activations=clipped["mse"]),
+        "clipped by squared error": replace(plain, activations=squared_error),
         "min/max": plain,
-        "bytes and projection, clipped by squared error": replace(full, activations=clipped["mse"]),
-        "bytes and projection, clipped at 99.99 %": replace(full, activations=clipped["percentile"]),
+        "bytes and projection, clipped by squared error": replace(full, activations=squared_error),
+        "bytes and projection, clipped at 99.99 %": replace(full, activations=percentile),
         "bytes and projection, min/max": full,
         "bytes and projection, min/max, bias correction": replace(full, bias_correction=True),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
     parser.add_argument("--scenes", type=int, default=6000)
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     model = load_model(streetworld.checkpoint())
     scenes = streetworld.zero_shot_set(arguments.scenes, split="dev")
-    count = len(scenes.images)
-    drawn = (preprocess(scenes.images[i], model.image_spec) for i in bar(range(count), "Drawing", count))
-    pixels = torch.from_numpy(np.stack(list(drawn)))
-    labels = np.asarray(scenes.labels)
+    head = {"model": model.name, "scenes": arguments.scenes, "split": "dev"}
+    result = ResultFile(arguments.output, head)
+    drawn = bar(scenes.images, "Preprocessing", arguments.scenes)
+    pixels = torch.from_numpy(np.stack([preprocess(image, model.image_spec) for image in drawn]))
     classes = embed_classes(model.encoder(), scenes.class_names, scenes.templates, bar)
-    inputs = calibration_inputs(model, streetworld.calibration_set(64), "image")
+    calibration = streetworld.calibration_set(CALIBRATION_IMAGES)
 
-    def embed(tower: torch.nn.Module) -> np.ndarray:
+    def embed(tower: nn.Module) -> FloatArray:
         with torch.inference_mode():
-            return torch.cat([normalize(tower(batch), dim=-1) for batch in pixels.split(BATCH)]).numpy()
+            return np.asarray(torch.cat([normalize(tower(batch), dim=-1) for batch in torch.split(pixels, BATCH)]))
 
     expected = embed(model.image_tower)
-    right = (expected @ classes.T).argmax(axis=1) == labels
-    results: dict[str, Any] = {}
+    right = (expected @ classes.T).argmax(axis=1) == scenes.labels
     for name, recipe in variants().items():
-        rows = embed(quantize_tower(model.image_tower, recipe, inputs, name, bar))
-        still = (rows @ classes.T).argmax(axis=1) == labels
-        difference = bootstrap_mean(100.0 * (still.astype(float) - right), np.arange(count))
-        results[name] = {
-            "cosine_loss": float(1 - np.mean(np.sum(rows * expected, axis=1))),
-            "difference_points": asdict(difference),
+        if name in result.rows:
+            continue
+        rows = embed(simulated_tower(model, "image", recipe, calibration))
+        still = (rows @ classes.T).argmax(axis=1) == scenes.labels
+        figures = {
+            "cosine_loss": float(1 - np.mean(cosines(rows, expected))),
+            "difference_points": asdict(
+                bootstrap_mean(100.0 * (still.astype(float) - right), np.arange(arguments.scenes))
+            ),
             "losses": int((right & ~still).sum()),
             "gains": int((still & ~right).sum()),
-            "recipe": recipe.to_dict(),
         }
-        print(name, {key: value for key, value in results[name].items() if key != "recipe"}, flush=True)
-    content = {
-        "model": model.name,
-        "scenes": count,
-        "split": "dev",
-        "float_top1": float(right.mean()),
-        "variants": results,
-        "environment": asdict(this_environment()),
-    }
-    save_json(arguments.output, content)
-
-
-if __name__ == "__main__":
-    main()
+        print(name, figures, flush=True)
+        result.add(name, {**figures, "recipe": recipe.to_dict()})
+    result.save({"float_top1": float(right.mean()), "variants": result.rows})

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vlmquant.quantize.methods.gptq import round_gptq
+from vlmquant.quantize.methods.gptq import DAMPING, round_gptq
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.weights import round_nearest, weight_scales
 
@@ -64,3 +64,21 @@ def test_second_order_rounding_of_independent_inputs_is_nearest() -> None:
     scales = weight_scales(weight, scheme)
     found = round_gptq(weight, scales, np.eye(20), scheme)
     assert (found.integers == round_nearest(weight, scales, scheme).integers).all()
+
+
+def test_second_order_rounding_is_that_of_the_explicit_inverse() -> None:
+    generator = np.random.default_rng(3)
+    weight = generator.normal(size=(6, 12)).astype(np.float32)
+    inputs = generator.normal(size=(200, 12)) @ generator.normal(size=(12, 12)) * np.linspace(2, 1, 12)
+    moment = inputs.T @ inputs / len(inputs)
+    scheme = WeightScheme(bits=4)
+    scales = weight_scales(weight, scheme)
+    inverse = np.linalg.inv(moment + DAMPING * np.diag(moment).mean() * np.eye(12))
+    rest, expected = weight.astype(np.float64), np.zeros(weight.shape, dtype=int)
+    for column in np.argsort(-np.diag(moment)):
+        expected[:, column] = np.clip(np.rint(rest[:, column] / scales[:, 0]), -7, 7)
+        error = (rest[:, column] - expected[:, column] * scales[:, 0]) / inverse[column, column]
+        rest -= np.outer(error, inverse[column])
+        inverse -= np.outer(inverse[:, column], inverse[column]) / inverse[column, column]
+    assert (round_gptq(weight, scales, moment, scheme).integers == expected).all()
+    assert (expected != round_nearest(weight, scales, scheme).integers).any()

@@ -1,6 +1,7 @@
 """The one call: every task from one encoding, resumable, comparable, the same bytes again."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_one_changed_weight_or_step_is_another_subject(tiny_checkpoint: Path, tm
         changed("preprocessor_config.json", b'"resample": 3', b'"resample": 2'),
     }
     assert len(identities) == 3
+
+
+def test_without_scikit_learn_a_probe_is_refused_and_left_out(
+    tiny_checkpoint: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(DataError, match=r"linear-probe is not possible on .*: scikit-learn is not installed"):
+        evaluate(tiny_checkpoint, labelled, cache=tmp_path / "cache", tasks=["linear-probe"])
+    _, skipped = module.choose_tasks(read_image_folder(labelled), None, has_reference=False)
+    assert "pip install 'vlmquant[probe]'" in skipped["linear-probe"]
 
 
 def test_wrong_requests_are_named(tiny_checkpoint: Path, labelled: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The linear probe on features whose classes can and cannot be told apart."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,11 @@ def test_too_few_images() -> None:
     split = split_by_id(IDS, same)
     with pytest.raises(DataError, match="at least two classes"):
         linear_probe(np.zeros((120, 2), np.float32), same, split, ["a"], ids=IDS, dataset="d", model="m")
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(sys.modules, "sklearn.linear_model", raising=False)
+    monkeypatch.delitem(sys.modules, "sklearn.exceptions", raising=False)
+    with pytest.raises(DataError, match=r"pip install 'vlmquant\[probe\]'"):
+        probe(np.zeros((120, 6), dtype=np.float32))

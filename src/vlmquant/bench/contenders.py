@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.engines import Coverage, engine
+from vlmquant.engines.openvino import capabilities
 from vlmquant.engines.session import AnyArray
 
 if TYPE_CHECKING:
@@ -105,10 +106,8 @@ def openvino_bf16(path: Path, component: str, threads: int) -> Running:
 
 def without_bf16() -> str | None:
     """Say so when OpenVINO finds no bfloat16 arithmetic in this CPU."""
-    import openvino
-
-    capabilities = list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return None if "BF16" in capabilities else f"this CPU has no BF16; OpenVINO lists {', '.join(capabilities)}"
+    found = capabilities()
+    return None if "BF16" in found else f"this CPU has no BF16; OpenVINO lists {', '.join(found)}"
 
 
 def bundle_on_openvino(path: Path, component: str, threads: int) -> Running:

@@ -60,8 +60,8 @@ def race(
 ) -> dict[str, Record]:
     """Load, time and question every contender; `loads` maps its name to the `load` request of `bench.worker`.
 
-    A worker that dies, raises or does not answer in time is ended and its record says why; the others go on. All
-    processes have ended when this returns or raises.
+    A worker that cannot be started, dies, raises or does not answer in time is ended and its record says why; the
+    others go on. All processes have ended when this returns or raises.
     """
     records = {name: Record() for name in loads}
     workers: dict[str, WorkerProcess] = {}
@@ -79,7 +79,11 @@ def race(
 
     with ExitStack() as stack:
         for name, load in track(loads.items(), "Starting contenders", len(loads)):
-            workers[name] = stack.enter_context(start())
+            try:
+                workers[name] = stack.enter_context(start())
+            except WorkerFailed as failure:
+                records[name] = Record(outcome="failed", reason=str(failure))
+                continue
             answer = ask(name, load)
             if name in workers:
                 records[name].cold_start_seconds = monotonic() - workers[name].started_seconds

@@ -10,19 +10,17 @@
 the contender. Any exception answers {"error": "Type: message"}. The end of the input ends the process.
 """
 
-import json
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from vlmquant.bench.contenders import CONTENDERS, Contender, Running
 from vlmquant.engines.session import AnyArray
+from vlmquant.process import answer_requests
 
 
 class Worker:
@@ -41,11 +39,8 @@ class Worker:
         }
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Carry out one request and return its answer; an exception becomes an answer too."""
-        try:
-            return self._answers[request["command"]](request)
-        except Exception as error:
-            return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        """Carry out one request and return its answer."""
+        return self._answers[request["command"]](request)
 
     def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
         contender = self._contenders[request["contender"]]
@@ -85,14 +80,6 @@ class Worker:
         return self._running
 
 
-def serve(contenders: Mapping[str, Contender], requests: IO[str], answers: IO[str]) -> None:
-    """Answer every line of `requests` on `answers` until the input ends."""
-    worker = Worker(contenders)
-    for line in requests:
-        answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
-        answers.flush()
-
-
 def peak_rss_bytes() -> int:
     """Return the greatest resident memory that this process ever had."""
     status = Path("/proc/self/status")
@@ -110,11 +97,8 @@ def peak_rss_bytes() -> int:
 
 
 def main(contenders: Mapping[str, Contender] = CONTENDERS) -> None:
-    """Serve on the standard streams; whatever a library prints goes to standard error instead."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    serve(contenders, sys.stdin, answers)
+    """Answer until the input ends."""
+    answer_requests(Worker(contenders).answer)
 
 
 if __name__ == "__main__":

@@ -1,52 +1,64 @@
 """Float checkpoints of every family, read from folders and hub ids."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from vlmquant.checkpoints.blip import BlipModel
-    from vlmquant.checkpoints.checkpoint import Checkpoint
     from vlmquant.checkpoints.clip import ClipModel
+    from vlmquant.checkpoints.families import FloatModel
+    from vlmquant.models.spec import Head
 
-__all__ = ["is_blip", "load_blip", "load_model"]
+__all__ = ["is_blip", "load_blip", "load_checkpoint", "load_model"]
 
-ENCODERS = ("clip", "clip-resnet")
-"""`model_type` of `config.json` that `load_model` reads; "blip" is `load_blip`'s."""
+GENERATORS: "tuple[Head, ...]" = ("captioner", "answerer", "matcher")
+"""The heads of a BLIP."""
+
+
+def load_checkpoint(
+    name_or_path: str | Path,
+    *,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+    heads: "tuple[Head, ...] | None" = None,
+) -> "FloatModel":
+    """Load the float32 model of any family from a Hugging Face folder or hub id (`organisation/name[@revision]`).
+
+    Its `head` says what it is: "dual-encoder" is a `ClipModel`, the others are a `BlipModel`. `device` is "cpu",
+    "cuda", "cuda:1" or "auto". Weights are read from safetensors; `allow_pickle` also admits `pytorch_model.bin`, read
+    by torch with `weights_only=True`. `heads`, where given, are those that will do. Raises ModelError when the
+    checkpoint is missing, unsafe, broken, of no family here (it lists them) or has another head.
+    """
+    _need_torch()
+    from vlmquant.checkpoints.checkpoint import Checkpoint, read_config, usable_device
+    from vlmquant.checkpoints.families import FAMILIES
+    from vlmquant.checkpoints.hub import resolve
+    from vlmquant.errors import ModelError
+
+    target = usable_device(device)
+    folder = resolve(name_or_path, allow_pickle=allow_pickle)
+    name = Path(name_or_path).name or folder.name
+    config = read_config(folder, FAMILIES)
+    family = FAMILIES[config["model_type"]]
+    if heads is not None and not set(heads) & set(family.heads):
+        others = " or ".join(other.title for other in FAMILIES.values() if set(heads) & set(other.heads))
+        raise ModelError(f"{name!r} is {family.title} ({' or '.join(family.heads)}); expected {others}")
+    return family.read(Checkpoint.open(folder, config, allow_pickle), name, target)
 
 
 def load_model(name_or_path: str | Path, *, allow_pickle: bool = False, device: str = "cpu") -> "ClipModel":
-    """Load a float32 CLIP from a Hugging Face folder or hub id onto `device` ("cpu", "cuda", "cuda:1", "auto").
+    """Load a float32 CLIP, whose images and texts share a space; see `load_checkpoint`.
 
-    A CLIP-ResNet in OpenAI's names opens too; `vlmquant.checkpoints.resnet` says what its folder must hold. Weights are
-    read from safetensors; `allow_pickle` also admits `pytorch_model.bin`, read by torch with `weights_only=True`.
-    Raises ModelError when the checkpoint is missing, unsafe, broken or not a CLIP.
+    A CLIP-ResNet in OpenAI's names opens too; `vlmquant.checkpoints.resnet` says what its folder must hold.
     """
-    checkpoint, name = _open(name_or_path, allow_pickle)
-    from vlmquant.checkpoints.checkpoint import usable_device
-    from vlmquant.checkpoints.clip import load_clip
-    from vlmquant.checkpoints.resnet import load_clip_resnet
-    from vlmquant.errors import ModelError
-
-    if checkpoint.model_type not in ENCODERS:
-        raise ModelError(f"{name!r} is a BLIP, which has no common space of images and texts; open it with load_blip")
-    load = load_clip if checkpoint.model_type == "clip" else load_clip_resnet
-    return load(checkpoint, name, usable_device(device))
+    found = load_checkpoint(name_or_path, allow_pickle=allow_pickle, device=device, heads=("dual-encoder",))
+    return cast("ClipModel", found)
 
 
 def load_blip(name_or_path: str | Path, *, allow_pickle: bool = False, device: str = "cpu") -> "BlipModel":
-    """Load a float32 BLIP for captioning, question answering or matching from a Hugging Face folder or hub id.
-
-    `device` and `allow_pickle` are those of `load_model`. Raises ModelError when the checkpoint is missing, unsafe,
-    broken or not such a BLIP.
-    """
-    checkpoint, name = _open(name_or_path, allow_pickle)
-    from vlmquant.checkpoints.blip import load_blip_checkpoint
-    from vlmquant.checkpoints.checkpoint import usable_device
-    from vlmquant.errors import ModelError
-
-    if checkpoint.model_type != "blip":
-        raise ModelError(f"{name!r} is no BLIP but of model_type {checkpoint.model_type!r}; open it with load_model")
-    return load_blip_checkpoint(checkpoint, name, usable_device(device))
+    """Load a float32 BLIP for captioning, question answering or matching; see `load_checkpoint`."""
+    found = load_checkpoint(name_or_path, allow_pickle=allow_pickle, device=device, heads=GENERATORS)
+    return cast("BlipModel", found)
 
 
 def is_blip(name_or_path: str | Path, *, allow_pickle: bool = False) -> bool:
@@ -62,19 +74,13 @@ def is_blip(name_or_path: str | Path, *, allow_pickle: bool = False) -> bool:
         return False  # loading it says what is wrong
 
 
-def _open(name_or_path: str | Path, allow_pickle: bool) -> "tuple[Checkpoint, str]":
-    """Return the checkpoint and what to call it."""
+def _need_torch() -> None:
     try:
+        import torch  # noqa: F401
         import transformers  # noqa: F401
-
-        from vlmquant.checkpoints.checkpoint import Checkpoint
     except ModuleNotFoundError as error:
         from vlmquant.errors import ModelError
 
         raise ModelError(
             f"loading a float checkpoint needs {error.name}; install it with: pip install 'vlmquant[quantize]'"
         ) from error
-    from vlmquant.checkpoints.hub import resolve
-
-    checkpoint = Checkpoint.open(resolve(name_or_path, allow_pickle=allow_pickle), (*ENCODERS, "blip"), allow_pickle)
-    return checkpoint, Path(name_or_path).name or checkpoint.folder.name

@@ -16,14 +16,26 @@ from transformers import (
     BlipForQuestionAnswering,
 )
 
-from vlmquant.checkpoints.blip_graphs import CrossGraph, DecoderGraph, MatcherGraph, QuestionGraph, VisionGraph
-from vlmquant.checkpoints.checkpoint import Checkpoint, fill, usable_device
-from vlmquant.checkpoints.clip import check_image_size
+from vlmquant.checkpoints.blip_graphs import (
+    COMPONENTS,
+    CrossGraph,
+    DecoderGraph,
+    MatcherGraph,
+    QuestionGraph,
+    VisionGraph,
+)
+from vlmquant.checkpoints.blip_inputs import component_tower, prepared_blip
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, usable_device
+from vlmquant.checkpoints.part import Preparation
+from vlmquant.checkpoints.processors import blip_images, wordpiece_tokenizer
 from vlmquant.errors import ModelError, unknown
 from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.generate import GenerationOptions
-from vlmquant.models.spec import PREPROCESSOR, ImageSpec
+from vlmquant.models.heads import AnswererHead, CaptionerHead, MatcherHead, WritingHead
+from vlmquant.models.spec import Head, ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
+from vlmquant.progress import Track, silent
 
 KINDS: dict[str, tuple[BlipKind, Any]] = {
     "BlipForConditionalGeneration": ("captioning", BlipForConditionalGeneration),
@@ -31,6 +43,7 @@ KINDS: dict[str, tuple[BlipKind, Any]] = {
     "BlipForImageTextRetrieval": ("matching", BlipForImageTextRetrieval),
 }
 """What `architectures` in `config.json` may name, with the kind of model and transformers' class."""
+HEAD_TYPES: dict[BlipKind, type[WritingHead]] = {head.kind: head for head in (CaptionerHead, AnswererHead, MatcherHead)}
 _STATES = ("vision", "cross", "question_encoder")
 """Graphs whose results only go to other graphs; on CUDA they stay there."""
 
@@ -41,7 +54,7 @@ class BlipModel:
 
     `graphs` holds "vision" and, for captioning, "cross" and "decoder"; for vqa these and "question_encoder"; for
     matching "matcher". `layers`, `heads` and `head_dim` are the text model's. `start_id`, `end_id` and `pad_id` are
-    the decoder's. `weights_sha256` is over the bytes of the weight files, in the order of their names.
+    the decoder's. `weights_sha256` and `settings_sha256` are the `Checkpoint`'s.
     """
 
     name: str
@@ -57,7 +70,23 @@ class BlipModel:
     heads: int
     head_dim: int
     weights_sha256: str
+    settings_sha256: str
     random_weights: bool
+
+    @property
+    def head(self) -> Head:
+        """What the graphs together do."""
+        return HEAD_TYPES[self.kind].name
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Return what a recipe can name, in the order in which they run."""
+        return tuple(name for name, graphs in COMPONENTS.items() if all(graph in self.graphs for graph in graphs))
+
+    @property
+    def identity(self) -> str:
+        """Return the sha256 over all that decides a result."""
+        return identity_of(self.weights_sha256, self.settings_sha256)
 
     def runner(
         self, options: GenerationOptions | None = None, device: str = "cpu", half: bool = False, batch_size: int = 8
@@ -91,10 +120,24 @@ class BlipModel:
             after_batch=torch.cuda.empty_cache if target.type == "cuda" else _nothing,
         )
 
+    @property
+    def bundle_head(self) -> WritingHead:
+        """What a bundle keeps beside the graphs."""
+        head = HEAD_TYPES[self.kind]
+        return head(start_id=self.start_id, end_id=self.end_id, pad_id=self.pad_id)
+
+    def tower(self, component: str) -> nn.Module:
+        """Return the float tower that the layers of `component` are in."""
+        return component_tower(self, component)
+
+    def prepare(self, calibration: CalibrationSet | None, track: Track = silent) -> Preparation:
+        """Return all that a bundle is built from; None calibrates on noise."""
+        return prepared_blip(self, calibration, track)
+
     def save_preprocessing(self, folder: Path) -> None:
         """Write the tokenizer and `preprocessor_config.json` to `folder`; `from_folder` of both reads them back."""
         self.tokenizer.save(folder)
-        (folder / PREPROCESSOR).write_bytes((self.folder / PREPROCESSOR).read_bytes())
+        self.image_spec.save(folder)
 
 
 def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) -> BlipModel:
@@ -108,10 +151,9 @@ def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device
     fill(blip, _with_tied(blip, checkpoint.state, folder), folder)
     blip = blip.eval().requires_grad_(False)
     text = config.text_config
-    tokenizer = WordPieceTokenizer.from_folder(folder)
-    _check_tokenizer(tokenizer, text)
-    image_spec = ImageSpec.from_folder(folder)
-    check_image_size(image_spec, config.vision_config.image_size)
+    tokenizer = wordpiece_tokenizer(folder, text.max_position_embeddings, text.vocab_size)
+    _check_end_token(tokenizer, text)
+    image_spec = blip_images(folder, config.vision_config.image_size)
     return BlipModel(
         name=name,
         folder=folder,
@@ -126,6 +168,7 @@ def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device
         heads=text.num_attention_heads,
         head_dim=text.hidden_size // text.num_attention_heads,
         weights_sha256=checkpoint.weights_sha256,
+        settings_sha256=checkpoint.settings_sha256,
         random_weights=checkpoint.random_weights,
     )
 
@@ -182,12 +225,7 @@ def _parse_config(folder: Path, content: Mapping[str, Any]) -> BlipConfig:
         raise ModelError(f"{folder / 'config.json'} is not a BLIP configuration: {reason}") from error
 
 
-def _check_tokenizer(tokenizer: WordPieceTokenizer, text_config: Any) -> None:
-    if tokenizer.vocabulary_size > text_config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.vocabulary_size} tokens and the model {text_config.vocab_size}; "
-            "they are not of the same checkpoint"
-        )
+def _check_end_token(tokenizer: WordPieceTokenizer, text_config: Any) -> None:
     if tokenizer.sep_id != text_config.sep_token_id:
         raise ModelError(
             f"the tokenizer ends a text with token {tokenizer.sep_id} and the model with {text_config.sep_token_id}; "

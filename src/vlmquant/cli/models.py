@@ -5,13 +5,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmquant.bundle.check import checked_bundle
 from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION
+from vlmquant.bundle.open import open_placed
 from vlmquant.bundle.placement import place
-from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.errors import EngineError
 from vlmquant.files import cache_folder
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import Track
 from vlmquant.quantize.recipes.recipe import get_recipe
@@ -30,10 +32,10 @@ class Opened:
     sha256: str
 
 
-def first_use_folder(weights_sha256: str) -> Path:
+def first_use_folder(identity: str) -> Path:
     """Return where a checkpoint that is quantized on first use is kept, one folder for each form of the recipe."""
     recipe = digest(get_recipe(FIRST_USE_RECIPE).to_dict())
-    return cache_folder("bundles") / f"{weights_sha256[:16]}-{FIRST_USE_RECIPE}-{recipe[:8]}-schema{SCHEMA_VERSION}"
+    return cache_folder("bundles") / f"{identity[:16]}-{FIRST_USE_RECIPE}-{recipe[:8]}-schema{SCHEMA_VERSION}"
 
 
 def open_model(
@@ -48,8 +50,8 @@ def open_model(
 ) -> Opened:
     """Open a bundle, a checkpoint folder or a hub id; None is the bundled street model.
 
-    A checkpoint is quantized on first use, calibrated on frames sampled from `videos`, and kept under the hash of its
-    weights; `as_float` runs it unquantized in torch.
+    A checkpoint is quantized on first use, calibrated on frames sampled from `videos`, and kept under its
+    identity; `as_float` runs it unquantized in torch.
     """
     if name is not None and (Path(name) / MANIFEST).is_file():
         if as_float:
@@ -65,10 +67,8 @@ def open_model(
 
     model = load_model(name)
     if as_float:
-        return Opened(
-            model.encoder(), (*notes, f"running {model.name} unquantized (float32, torch)"), model.weights_sha256
-        )
-    folder = first_use_folder(model.weights_sha256)
+        return Opened(model.encoder(), (*notes, f"running {model.name} unquantized (float32, torch)"), model.identity)
+    folder = first_use_folder(model.identity)
     if not (folder / MANIFEST).is_file():
         from vlmquant.build.build import quantize_model
 
@@ -79,9 +79,9 @@ def open_model(
 
 
 def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool, notes: tuple[str, ...]) -> Opened:
-    manifest = checked_encoder(folder)
+    manifest = checked_bundle(folder)
     placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
-    encoder = open_placed(folder, manifest, placements, threads)
+    encoder = as_encoder(open_placed(folder, manifest, placements, threads))
     reasons = dict.fromkeys(f"{placed.way} ({placed.reason})" for placed in placements.values())
     notes = (*notes, *encoder.notes, f"engine: {'; '.join(reasons)}")
     if manifest.calibration is not None:

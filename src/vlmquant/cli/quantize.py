@@ -105,9 +105,8 @@ def quantize(
     if is_blip(checkpoint, allow_pickle=allow_pickle):
         if max_megabytes is not None or max_latency_ms is not None:
             raise RecipeError("--max-megabytes and --max-latency-ms are for a CLIP; a BLIP takes --component-recipe")
-        from vlmquant.build.blip_build import quantize_blip
+        from vlmquant.build.build import quantize_model
         from vlmquant.checkpoints import load_blip
-        from vlmquant.checkpoints.blip_inputs import components_of
 
         blip = load_blip(checkpoint, allow_pickle=allow_pickle)
         if max_drop is not None and data is not None:
@@ -130,8 +129,8 @@ def quantize(
                 json_output=json_output,
             )
         else:
-            recipes = {**dict.fromkeys(components_of(blip) if named is None else named, chosen), **by_component}
-            quantize_blip(blip, recipes, calibration, output, overwrite=overwrite, track=track)
+            recipes = {**dict.fromkeys(blip.components if named is None else named, chosen), **by_component}
+            quantize_model(blip, recipes, calibration, output, overwrite=overwrite, track=track)
     elif by_component:
         raise RecipeError("--component-recipe is for a BLIP; a CLIP has one recipe and --components")
     else:
@@ -162,7 +161,7 @@ def quantize(
             check_size(output, max_bytes)
     manifest = Manifest.read(output)
     if json_output:
-        show.as_json(dataclasses.asdict(manifest) if log is None else log.to_dict())
+        show.as_json(manifest.to_dict() if log is None else log.to_dict())
     else:
         print_manifest(output, manifest)
     if log is not None and (code := EXIT_CODES[str(log.confirmed)]):
@@ -198,6 +197,8 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
     if manifest.calibration is not None:
         about = manifest.calibration
         show.line(f"calibrated on {about['images_from']} and {about['texts']} texts of {about['texts_from']}")
+        for warning in about.get("warnings", ()):
+            show.line(f"warning: {warning}")
     if manifest.source["random_weights"]:
         show.line("the weights of this checkpoint are random: sizes and speeds mean something, embeddings nothing")
 

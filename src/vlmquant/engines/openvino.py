@@ -1,6 +1,7 @@
 """OpenVINO on the CPU."""
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,14 @@ def audit(path: Path, *examples: AnyArray) -> Coverage:
     )
 
 
+def capabilities() -> tuple[str, ...]:
+    """Return OpenVINO's names of what this CPU can compute in: FP32, BF16, INT8, ..."""
+    return tuple(_import().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 def _import() -> Any:
+    # Else the import itself sends statistics over the network; openvino has a stub for where this is missing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module("openvino")
     except ImportError as error:

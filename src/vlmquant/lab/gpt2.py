@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from vlmquant.checkpoints.checkpoint import Checkpoint, fill, usable_device
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill, read_config, usable_device
 from vlmquant.checkpoints.hub import resolve
 from vlmquant.errors import ModelError
 from vlmquant.models.spec import FloatArray, IdArray
@@ -59,7 +59,8 @@ def load_gpt2(name_or_path: str | Path, *, allow_pickle: bool = False, device: s
 
     Raises ModelError when the checkpoint is missing, unsafe, broken or not a GPT-2.
     """
-    checkpoint = Checkpoint.open(resolve(name_or_path, allow_pickle=allow_pickle), ("gpt2",), allow_pickle)
+    folder = resolve(name_or_path, allow_pickle=allow_pickle)
+    checkpoint = Checkpoint.open(folder, read_config(folder, ("gpt2",)), allow_pickle)
     with torch.device("meta"):
         module = GPT2LMHeadModel(GPT2Config.from_dict(checkpoint.config))
     fill(module, _with_head(checkpoint, module), checkpoint.folder)

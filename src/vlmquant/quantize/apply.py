@@ -115,7 +115,7 @@ def plan_tower(
         roundings[bytes_at] = FakeQuantize(pixel_grid)
     scales: dict[str, NDArray[np.float32]] = {}
     if recipe.search == "hessian":
-        schemes = {name: _weight_scheme(result, recipe, name) for name in sites(result, recipe)}
+        schemes = {name: weight_scheme(result, recipe, name) for name in sites(result, recipe)}
         names = [*schemes, *_matmuls(result, recipe)]
         roundings, scales = search_scales(result, schemes, names, roundings, inputs, description, track)
     weights = _integer_weights(result, recipe, roundings, scales, inputs, description, track)
@@ -200,7 +200,7 @@ def _integer_weights(
     found: dict[str, IntegerWeight] = {}
     second_order: list[str] = []
     for name in sites(tower, recipe):
-        module, scheme = tower.get_submodule(name), _weight_scheme(tower, recipe, name)
+        module, scheme = tower.get_submodule(name), weight_scheme(tower, recipe, name)
         if scheme.rounding != "nearest" and getattr(module, "groups", 1) == 1:
             second_order.append(name)
         else:
@@ -210,10 +210,10 @@ def _integer_weights(
         seen = {name: roundings.get(name, nn.Identity()) for name in chunk}
         moments = second_moments(tower, seen, inputs, f"{description}: second moments", track)
         for name in chunk:
-            matrix, scheme = _matrix(tower.get_submodule(name)), _weight_scheme(tower, recipe, name)
+            matrix, scheme = _matrix(tower.get_submodule(name)), weight_scheme(tower, recipe, name)
             found[name] = round_gptq(matrix, _scales_of(scales, name, matrix, scheme), moments.pop(name), scheme)
     if recipe.weights.rounding == "reconstruction":
-        schemes = {name: _weight_scheme(tower, recipe, name) for name in found}
+        schemes = {name: weight_scheme(tower, recipe, name) for name in found}
         return reconstruct(tower, found, schemes, roundings, inputs, f"{description}: reconstruction", track)
     return found
 
@@ -224,7 +224,8 @@ def _scales_of(
     return scales[name] if name in scales else weight_scales(matrix, scheme)
 
 
-def _weight_scheme(tower: nn.Module, recipe: Recipe, name: str) -> WeightScheme:
+def weight_scheme(tower: nn.Module, recipe: Recipe, name: str) -> WeightScheme:
+    """Return how the weight of the site called `name` of the float `tower` becomes integers, all rules applied."""
     scheme = recipe.weights_at(name)
     if recipe.activations is None or recipe.has_float_input(name):
         scheme = replace(scheme, portable=False)  # integers meet no integers
@@ -284,7 +285,7 @@ def _quantized_linear(tower: nn.Module, recipe: Recipe, name: str, linear: nn.Li
     """Return `linear` quantized for the inputs `seen` alone, or as it is where the recipe keeps it float."""
     if recipe.keeps_float(name):
         return linear
-    scheme = replace(_weight_scheme(tower, recipe, name), rounding="nearest")
+    scheme = replace(weight_scheme(tower, recipe, name), rounding="nearest")
     matrix = _matrix(linear)
     weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
     if recipe.activations is not None and recipe.activations.ranges == "per-token":

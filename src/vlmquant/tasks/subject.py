@@ -6,20 +6,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmquant.bundle.manifest import MANIFEST, file_facts
+from vlmquant.bundle.check import checked_bundle
+from vlmquant.bundle.manifest import MANIFEST
+from vlmquant.bundle.open import open_placed
 from vlmquant.bundle.placement import Placement, in_words, place, warnings_of
-from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.checkpoints import load_model
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.tasks.protocol import digest
 
 if TYPE_CHECKING:
     from vlmquant.checkpoints.clip import ClipModel
 
 WARNING = "engine_warning"
-PREPROCESSING_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +53,15 @@ def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None
 
 
 def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool) -> Subject:
-    manifest = checked_encoder(folder)
+    manifest = checked_bundle(folder)
     placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
-    encoder = open_placed(folder, manifest, placements, threads)
+    encoder = as_encoder(open_placed(folder, manifest, placements, threads))
     components = {name: facts.precision for name, facts in manifest.components.items()}
-    weights = digest(sorted((name, facts.sha256) for name, facts in manifest.files.items()))
     facts = {
         "kind": "bundle",
         "precision": ", ".join(f"{name} {precision}" for name, precision in sorted(components.items())),
         **engine_facts(placements),
-        "weights": weights,
+        "weights": manifest.identity,
         "vlmquant": package_version("vlmquant"),
     }
     return subject_of(encoder, facts)
@@ -85,13 +85,12 @@ def deciding(facts: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def checkpoint_subject(loaded: "ClipModel") -> Subject:
     """Return a loaded checkpoint as it runs in torch."""
-    files = [loaded.folder / name for name in PREPROCESSING_FILES]
     facts = {
         "kind": "checkpoint",
         "precision": "float32",
         "engine": "torch",
         "engine_version": package_version("torch"),
-        "weights": digest(loaded.weights_sha256, [file_facts(path).sha256 for path in files if path.is_file()]),
+        "weights": loaded.identity,
         "vlmquant": package_version("vlmquant"),
     }
     return subject_of(loaded.encoder(), facts)

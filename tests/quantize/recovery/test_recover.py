@@ -3,15 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError, ModelError, RecipeError
+from vlmquant.progress import silent
 from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 from vlmquant.quantize.recovery.recover import Recovered, recover
-from vlmquant.quantize.recovery.tuning import RecoverySettings
+from vlmquant.quantize.recovery.tuning import RecoverySettings, Student
 
 SETTINGS = RecoverySettings(steps=40, batch=16, device="cpu")
 RECIPE = Recipe(
@@ -100,3 +101,18 @@ def test_bad_requests_are_named(model: ClipModel, inputs: dict[str, list[Tensor]
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="cuda"):
             recover(model, RECIPE, inputs, replace(SETTINGS, device="cuda"))
+
+
+def test_kernels_of_several_pixels_are_tuned_within_the_7_bits_that_they_get() -> None:
+    tower = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 5))
+    batch = torch.randn(16, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    recipe = Recipe(name="x", description="y", weights=WeightScheme(), activations=ActivationScheme())
+    student = Student(tower, recipe, [batch], torch.device("cpu"), silent)
+    student.refresh()
+    weight = student.latent.get_submodule("0").get_parameter("weight")
+    largest = weight.detach().flatten(1).abs().amax(1)[:, None, None, None]
+    with torch.no_grad():
+        weight *= 3  # of the scales that were taken before, no integer stands for more than what was the largest
+        beyond = student(batch)
+        weight.copy_(weight.clamp(-largest, largest))
+        assert torch.equal(student(batch), beyond)

@@ -4,8 +4,9 @@ Frantar et al. 2022 (GPTQ, arXiv 2210.17323), algorithm 1, with columns in order
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
+from torch.linalg import cholesky, solve_triangular
 
 from vlmquant.quantize.affine import Floats
 from vlmquant.quantize.recipes.schemes import WeightScheme
@@ -48,6 +49,6 @@ def round_gptq(
 def _inverse_factor(second_moment: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the upper Cholesky factor of the inverse of the damped matrix."""
     damped = second_moment + np.eye(len(second_moment)) * max(DAMPING * np.diag(second_moment).mean(), 1e-12)
-    lower = cholesky(damped, lower=True)
-    half = solve_triangular(lower, np.eye(len(lower)), lower=True)
-    return np.asarray(cholesky(half.T @ half, lower=False), dtype=np.float64)
+    lower = cholesky(torch.from_numpy(damped))
+    half = solve_triangular(lower, torch.eye(len(lower), dtype=lower.dtype), upper=False)
+    return np.asarray(cholesky(half.mT @ half).mT, dtype=np.float64)

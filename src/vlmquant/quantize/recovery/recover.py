@@ -76,7 +76,7 @@ def recover(
     }
     students = {name: Student(towers[name], recipe, trained[name], device, track) for name in chosen}
     run = Run(towers, model.logit_scale, students, trained, settings, device)
-    key = hashlib.sha256(repr((model.weights_sha256, recipe, asdict(settings), _digest(inputs))).encode()).hexdigest()
+    key = hashlib.sha256(repr((model.identity, recipe, asdict(settings), _digest(inputs))).encode()).hexdigest()
     run.train(None if work is None else work / STATE, key, track)
     # Each tower has its own layers, so what was spelled out for one tower's names concerns no other.
     kept_float = dict.fromkeys(pattern for student in students.values() for pattern in student.recipe.keep_float)

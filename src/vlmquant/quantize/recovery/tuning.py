@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.progress import Track
-from vlmquant.quantize.apply import TOKEN_TABLES, plan_tower, quantize_by_damage
+from vlmquant.quantize.apply import TOKEN_TABLES, plan_tower, quantize_by_damage, weight_scheme
 from vlmquant.quantize.damage import up_to
 from vlmquant.quantize.methods.reconstruction import round_inputs
 from vlmquant.quantize.modules import PerTokenLinear, QuantizedConv2d, QuantizedLinear
@@ -83,6 +83,7 @@ class Student:
         self.device = device
         self._skeleton: nn.Module = self.latent
         self._steps: dict[str, Tensor] = {}
+        self._ranges: dict[str, tuple[int, int]] = {}
 
     def refresh(self) -> None:
         """Measure ranges and scales on the weights of the moment, exactly as the recipe does."""
@@ -91,6 +92,7 @@ class Student:
         for name, module in plan.modules.items():
             if isinstance(module, QuantizedLinear | QuantizedConv2d | PerTokenLinear):
                 self._steps[f"{name}.weight"] = _steps_of(module).to(self.device)
+                self._ranges[f"{name}.weight"] = integer_range(weight_scheme(plan.tower, self.recipe, name))
                 round_inputs(plan.tower.get_submodule(name), _input_rounding(module))
             else:
                 plan.tower.set_submodule(name, module)
@@ -100,8 +102,7 @@ class Student:
         """Return the unit rows (n, d) of a batch, all weights and sites rounded; gradients reach `latent`."""
         weights: dict[str, Tensor] = dict(self.latent.named_parameters())
         for name, steps in self._steps.items():
-            low, high = integer_range(self.recipe.weights_at(name.removesuffix(".weight")))
-            integers = torch.clamp(round_straight(weights[name].flatten(1) / steps), low, high)
+            integers = torch.clamp(round_straight(weights[name].flatten(1) / steps), *self._ranges[name])
             weights[name] = (integers * steps).reshape(weights[name].shape)
         return functional.normalize(cast(Tensor, functional_call(self._skeleton, weights, (batch,))), dim=-1)
 

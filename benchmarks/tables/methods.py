@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tables_format import NOT_RUN, load, markdown, points
-
+from benchmarks.tables.format import NOT_RUN, load, markdown, points
 from vlmquant.bench.table import int8_macs
 
 MODELS = {"real-tiny": "clip-real-tiny", "street": "street CLIP"}

@@ -2,11 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+from benchmarks.results import RESULTS
+
+METRICS = {
+    "top1": "zero-shot top-1",
+    "image_to_text_r1": "image to text R@1",
+    "image_to_text_r10": "image to text R@10",
+    "text_to_image_r1": "text to image R@1",
+    "text_to_image_r10": "text to image R@10",
+}
 # What stands in a cell where a result has nothing to say.
 NOT_RUN = "not run"
 

@@ -2,17 +2,10 @@
 
 from typing import Any
 
-from tables_format import load, markdown, points
+from benchmarks.tables.format import METRICS, load, markdown, points
 
 ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 PORTABLE = {"portable-real-tiny": "clip-real-tiny", "portable-street": "street CLIP"}
-METRICS = {
-    "top1": "zero-shot top-1",
-    "image_to_text_r1": "image to text R@1",
-    "image_to_text_r10": "image to text R@10",
-    "text_to_image_r1": "text to image R@1",
-    "text_to_image_r10": "text to image R@10",
-}
 
 
 def portability() -> str:

@@ -1,0 +1,1 @@
+"""Measurements of this project and its peers: `python -m benchmarks NAME`, from the repository's root."""

@@ -1,0 +1,109 @@
+"""The benchmarks' one entry, their result files, and that every committed result says where it was measured."""
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.results import RESULTS, ROOT, ResultFile, code_state
+from benchmarks.tables.pages import PAGES, TABLE, TABLES, filled
+from vlmquant.errors import DataError, VlmQuantError
+
+HEAD = {"model": "a CLIP", "calibration": ("64 images",)}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def functions_and_docstring(path: Path) -> tuple[set[str], str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, ast.get_docstring(tree) or ""
+
+
+def test_the_entry_knows_every_module_that_can_be_run() -> None:
+    modules = {module_of(path): functions_and_docstring(path) for path in (ROOT / "benchmarks").rglob("*.py")}
+    assert {name for name, (functions, _) in modules.items() if "run" in functions} == set(BENCHMARKS.values())
+    for name, module in BENCHMARKS.items():
+        functions, docstring = modules[module]
+        assert "add_arguments" in functions
+        assert f"-m benchmarks {name}" in docstring, f"{module} does not say how to run it"
+
+
+def test_an_unknown_name_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["acuracy"])
+    assert stopped.value.code == 2
+    assert "unknown benchmark 'acuracy'; known: accuracy, bench_blip" in capsys.readouterr().err
+
+
+def test_a_result_says_what_was_measured_where_and_by_which_code(tmp_path: Path) -> None:
+    result = ResultFile(tmp_path / "found.json", HEAD)
+    result.save({"rows": {"one": 1}})
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert list(found) == ["model", "calibration", "rows", "environment", "code"]
+    assert found["environment"]["cores"] >= 1
+    assert found["code"] == code_state(ROOT)
+
+
+def test_a_stopped_run_goes_on_and_says_that_it_started_twice(tmp_path: Path) -> None:
+    output, partial = tmp_path / "found.json", tmp_path / "found.partial.json"
+    ResultFile(output, HEAD).add("one", {"top1": 0.5})
+    assert not output.exists()
+    again = ResultFile(output, HEAD)
+    assert again.rows == {"one": {"top1": 0.5}}
+    again.add("two", {"top1": 0.25})
+    again.save({"rows": again.rows})
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["rows"] == {"one": {"top1": 0.5}, "two": {"top1": 0.25}}
+    assert [set(start) for start in found["earlier_starts"]] == [{"environment", "code"}]
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("content", ['{"static-int8": {}}', "[]", "{", '{"head": {}, "starts": [], "rows": {}}'])
+def test_rows_of_another_run_are_not_mixed_in(tmp_path: Path, content: str) -> None:
+    partial = tmp_path / "found.partial.json"
+    partial.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="another model, data or options; delete it"):
+        ResultFile(tmp_path / "found.json", HEAD)
+    assert partial.read_text(encoding="utf-8") == content
+
+
+def test_code_that_differs_from_its_commit_is_told_apart(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    assert code_state(tmp_path) is None
+    (tmp_path / "code.py").write_text("1\n")
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "found.json").write_text("{}\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    (results / "found.json").write_text('{"a": 1}\n')
+    assert code_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "changed": False}
+    (tmp_path / "code.py").write_text("2\n")
+    assert code_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "changed": True}
+    assert code_state(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_committed_result_names_its_environment(path: Path) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    parts = [content] if "environment" in content else [part for name, part in content.items() if name != "quantize"]
+    assert parts
+    for part in parts:
+        assert part["environment"]["cpu_model"]
+
+
+def test_each_table_stands_on_a_page_and_one_that_is_not_known_is_refused() -> None:
+    marked = [name for page in PAGES for _, name, _ in TABLE.findall(page.read_text(encoding="utf-8"))]
+    assert sorted(set(marked)) == sorted(TABLES)
+    with pytest.raises(VlmQuantError, match="unknown table 'speeds'; known: ablation"):
+        filled("<!-- table:speeds -->\n<!-- /table -->")
