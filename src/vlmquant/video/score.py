@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from vlmquant.errors import DataError
 from vlmquant.models.spec import Encoder, FloatArray
+from vlmquant.text import encodable
 from vlmquant.video.events import EventRule
 from vlmquant.video.prompts import TEMPLATES, contrast, normalized
 
@@ -17,8 +18,8 @@ class EventQuery:
     """An event asked for in plain words.
 
     `prompts` are phrases for the same event ("a person walking", "a pedestrian"), `negatives` what it must not be
-    taken for, `rule` how its scores become events (None: as for all). Raises DataError when a text is empty,
-    or is both a prompt and a negative.
+    taken for, `rule` how its scores become events (None: as for all). Raises DataError when a text is empty or
+    not UTF-8, or is both a prompt and a negative.
     """
 
     name: str
@@ -30,6 +31,8 @@ class EventQuery:
         if not self.prompts:
             raise DataError(f"event {self.name!r} has no prompt; give at least one phrase")
         for text in (self.name, *self.prompts, *self.negatives):
+            if encodable(text) != text:
+                raise DataError(f"the text {encodable(text)!r} of an event is not UTF-8; type it in a UTF-8 terminal")
             if not normalized(text):
                 raise DataError(f"event {self.name!r} has the text {text!r}, which has no words; expected a phrase")
         for negative in self.negatives:
