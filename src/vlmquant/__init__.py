@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vlmquant.video.detect import detect as detect
     from vlmquant.video.events import EventRule as EventRule
     from vlmquant.video.score import EventQuery as EventQuery
+    from vlmquant.video.watch import watch as watch
     from vlmquant.video.write import write_detection as write_detection
 
 _HOMES = {
@@ -51,6 +52,7 @@ _HOMES = {
     "quantize_within_budget": "vlmquant.budget.search",
     "retrieval": "vlmquant.tasks.retrieval",
     "verify": "vlmquant.bundle.verify",
+    "watch": "vlmquant.video.watch",
     "write_detection": "vlmquant.video.write",
     "zero_shot": "vlmquant.tasks.classification",
 }

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vlmquant.errors import VlmQuantError
 
@@ -47,6 +47,23 @@ def write_whole(path: Path, content: bytes | str) -> Path:
             temporary.unlink(missing_ok=True)
             raise
     return path
+
+
+@contextmanager
+def growing_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written bit by bit; `path` appears, complete, at the end of the `with`, else nothing does.
+
+    Raises OSError.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
