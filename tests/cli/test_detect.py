@@ -125,7 +125,10 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class AnyOpened:
     notes = ()
-    facts = {"weights": "0" * 64}
+
+    @property
+    def facts(self):
+        return {"weights": "0" * 64}
 
     @property
     def encoder(self):
