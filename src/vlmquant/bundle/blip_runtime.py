@@ -15,6 +15,7 @@ from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.generate import DecoderStep, GenerationOptions
 from vlmquant.models.spec import ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
+from vlmquant.progress import Track, silent
 
 KINDS: tuple[BlipKind, ...] = ("captioning", "vqa", "matching")
 
@@ -27,6 +28,7 @@ def open_blip(
     options: GenerationOptions | None = None,
     batch_size: int = 8,
     probe: bool = True,
+    track: Track = silent,
 ) -> BlipRunner:
     """Return a BLIP's bundle as a captioner, answerer or matcher on `engine` with `threads` CPU threads.
 
@@ -37,7 +39,7 @@ def open_blip(
     """
     folder = Path(folder)
     manifest = checked_blip(folder)
-    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe, track=track)
     return open_placed_blip(folder, manifest, placements, threads, options or GenerationOptions(), batch_size)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from vlmquant.bundle.blip_probes import BlipProbes, load_probes, run_probes
+import numpy as np
+
+from vlmquant.bundle.blip_probes import BlipProbes, BlipResults, load_probes, run_probes
 from vlmquant.bundle.blip_runtime import blip_kind, load_runner
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement import Placement
@@ -64,12 +66,14 @@ def prove(
 ) -> Iterator[ProbeRow]:
     """Run the stored probes of `components` on `engine`; those of a BLIP come all, for each graph feeds the next.
 
-    The files must have been checked. Each component is timed for about `timed_seconds`, one probe at a time.
+    They run together and one by one. The files must have been checked. Each component is timed for about
+    `timed_seconds`, one probe at a time.
     """
     if manifest.kind == "encoder":
         yield from _prove_encoder(folder, manifest, engine, components, arithmetic, threads, timed_seconds)
     else:
-        yield from _prove_blip(folder, manifest, engine, arithmetic, threads, timed_seconds)
+        placed = Placement(engine=engine, arithmetic=arithmetic, reason="it is to be proved")
+        yield from prove_chain(folder, manifest, dict.fromkeys(manifest.components, placed), threads, timed_seconds)
 
 
 def _prove_encoder(
@@ -86,21 +90,30 @@ def _prove_encoder(
         inputs = probes.inputs(component, spec)
         path = folder / manifest.components[component].file
         with load(path, engine, threads, arithmetic=arithmetic) as session:
-            row = _row(engine, component, session(inputs), probes.expected[component], probes.float_expected[component])
+            # An engine's kernels for one row and for several are not the same.
+            found = np.concatenate([session(inputs), *(session(one[None]) for one in inputs)])
+            expected, float_expected = (
+                np.concatenate([rows[component]] * 2) for rows in (probes.expected, probes.float_expected)
+            )
+            row = _row(engine, component, found, expected, float_expected)
             yield replace(row, latency_ms=_least_ms(session, (inputs[:1],), timed_seconds))
 
 
-def _prove_blip(
-    folder: Path, manifest: Manifest, engine: str, arithmetic: Arithmetic, threads: int | None, timed_seconds: float
+def prove_chain(
+    folder: Path,
+    manifest: Manifest,
+    placements: Mapping[str, Placement],
+    threads: int | None = None,
+    timed_seconds: float = 0.0,
 ) -> Iterator[ProbeRow]:
+    """Run the stored probes of a BLIP through all its graphs, each where `placements` says; otherwise as `prove`."""
     probes, expected, float_expected = load_probes(folder / PROBES)
+    first = BlipProbes(probes.images[:1], probes.ids[:1])
     assert manifest.generation is not None
     runner = load_runner(
         folder,
-        dict.fromkeys(
-            manifest.components, Placement(engine=engine, arithmetic=arithmetic, reason="it is to be proved")
-        ),
-        name=engine,
+        placements,
+        name=manifest.name,
         kind=blip_kind(manifest, folder),
         generation=manifest.generation,
         threads=threads,
@@ -108,16 +121,20 @@ def _prove_blip(
         batch_size=len(probes.images),
     )
     found = run_probes(runner, probes)
-    calls = _calls(runner, BlipProbes(probes.images[:1], probes.ids[:1])) if timed_seconds else {}
-    for graph in manifest.components:
-        row = _row(engine, graph, found.rows[graph], expected.rows[graph], float_expected.rows[graph])
-        if graph == "decoder":
-            row = replace(row, equal_tokens=found.equal_tokens(expected))
-        yield replace(row, latency_ms=_least_ms(*calls[graph], timed_seconds)) if graph in calls else row
+    alone, calls = _calls(runner, first)
+    for graph, placed in placements.items():
+        rows = [results.rows[graph] for results in (found, expected, float_expected)]
+        if graph != "cross":  # the images are its second axis, and what it gave for one of them the decoder was told
+            one = alone.rows[graph]
+            rows = [np.concatenate([rows[0], one]), *(np.concatenate([part, part[: len(one)]]) for part in rows[1:])]
+        row = replace(_row(placed.engine, graph, *rows), latency_ms=_least_ms(*calls[graph], timed_seconds))
+        yield replace(row, equal_tokens=found.equal_tokens(expected)) if graph == "decoder" else row
 
 
-def _calls(runner: BlipRunner, probes: BlipProbes) -> Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
-    """Return each graph with what it was called with last while it ran `probes`."""
+def _calls(
+    runner: BlipRunner, probes: BlipProbes
+) -> tuple[BlipResults, Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]]]:
+    """Return what becomes of `probes`, and each graph with what it was called with last."""
     calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
 
     def noted(graph: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,8 +146,7 @@ def _calls(runner: BlipRunner, probes: BlipProbes) -> Mapping[str, tuple[Callabl
 
     graphs = {graph: getattr(runner, graph) for graph in ("vision", "cross", "decoder", "question_encoder", "matcher")}
     present: dict[str, Any] = {graph: noted(graph, call) for graph, call in graphs.items() if call is not None}
-    run_probes(replace(runner, **present), probes)
-    return calls
+    return run_probes(replace(runner, **present), probes), calls
 
 
 def _row(engine: str, component: str, found: FloatArray, expected: FloatArray, float_expected: FloatArray) -> ProbeRow:

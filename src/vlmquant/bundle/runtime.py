@@ -12,6 +12,7 @@ from vlmquant.errors import BundleError
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.spec import ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
+from vlmquant.progress import Track, silent
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,12 @@ class VerifyReport:
 
 
 def open_bundle(
-    folder: str | Path, *, engine: str = "auto", threads: int | None = None, probe: bool = True
+    folder: str | Path,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    probe: bool = True,
+    track: Track = silent,
 ) -> DualEncoder:
     """Return a bundle as an encoder on `engine` ("auto", "openvino" or "onnxruntime") with `threads` CPU threads.
 
@@ -35,7 +41,8 @@ def open_bundle(
     """
     folder = Path(folder)
     manifest = checked_encoder(folder)
-    return open_placed(folder, manifest, place(folder, manifest, engine=engine, threads=threads, probe=probe), threads)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe, track=track)
+    return open_placed(folder, manifest, placements, threads)
 
 
 def checked_encoder(folder: Path) -> Manifest:

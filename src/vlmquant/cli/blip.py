@@ -132,7 +132,9 @@ def open_subject(
     from vlmquant.tasks.blip_subject import open_blip_subject
 
     if model is not None:
-        return open_blip_subject(model, engine=engine, threads=threads, device=device, options=options, probe=probe)
+        return open_blip_subject(
+            model, engine=engine, threads=threads, device=device, options=options, probe=probe, track=track
+        )
     from vlmquant import streetworld
     from vlmquant.models import load_blip
 
@@ -149,7 +151,9 @@ def open_subject(
         recipe = get_recipe(FIRST_USE_RECIPE)
         recipes = dict.fromkeys(components_of(float_model), recipe)
         quantize_blip(float_model, recipes, streetworld.calibration_set(FIRST_USE_SCENES), folder, track=track)
-    return open_blip_subject(folder, engine=engine, threads=threads, device=device, options=options, probe=probe)
+    return open_blip_subject(
+        folder, engine=engine, threads=threads, device=device, options=options, probe=probe, track=track
+    )
 
 
 def usable_pictures(paths: Sequence[Path]) -> tuple[LazyImages, dict[str, str]]:
