@@ -1,6 +1,9 @@
 """Progress bars as a value: long-running functions take a `Track` and default to `silent`."""
 
+import sys
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -26,3 +29,21 @@ def bar(items: Iterable[T], description: str, total: int | None = None) -> Itera
     from rich.progress import track
 
     yield from track(items, description=description, total=total, console=Console(stderr=True), transient=True)
+
+
+def say(track: Track, text: str) -> None:
+    """Write one line on standard error, nothing where `track` is `silent`."""
+    if track is not silent:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_if_slow(track: Track, text: str, after_seconds: float = 2.0) -> Iterator[None]:
+    """Say `text` once if what is done inside takes longer than `after_seconds`."""
+    timer = threading.Timer(after_seconds, say, (track, text))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

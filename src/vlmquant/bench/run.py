@@ -63,7 +63,7 @@ def bench(
     for a bundle alone. A contender that cannot run is a row with its reason. Raises BundleError, ModelError,
     EngineError (also when no contender can run) and DataError for numbers below 1.
     """
-    threads = available_cores() if threads is None else threads
+    asked_threads, threads = threads, available_cores() if threads is None else threads
     if not batches:
         raise DataError("expected at least one batch size, got none")
     if min(rounds, iterations, threads, *batches) < 1 or len(set(batches)) != len(batches):
@@ -86,7 +86,7 @@ def bench(
             )
         records = absent | race(loads, schedule, lambda: WorkerProcess(threads, WORKER), track)
         shapes = {batch: tuple(np.load(path, mmap_mode="r").shape) for batch, path in inputs.items()}
-    auto, auto_reason = _auto(targets, manifest, threads)
+    auto, auto_reason = _auto(targets, manifest, asked_threads, track)
     return BenchResult(
         model=manifest.name if manifest is not None else source.name,
         component=targets.component,
@@ -104,12 +104,17 @@ def bench(
     )
 
 
-def _auto(targets: BenchTargets, manifest: Manifest | None, threads: int) -> tuple[str | None, str | None]:
-    """Return the contender that "auto" takes, and why; the reason alone where that is none of them."""
+def _auto(
+    targets: BenchTargets, manifest: Manifest | None, threads: int | None, track: Track
+) -> tuple[str | None, str | None]:
+    """Return the contender that "auto" takes, and why; the reason alone where that is none of them.
+
+    `threads` is what the caller asked for, so that this is what opening the bundle with the same request takes.
+    """
     if manifest is None or targets.bundle is None:
         return None, None
     try:
-        placed = place(targets.bundle, manifest, threads=threads)[targets.component]
+        placed = place(targets.bundle, manifest, threads=threads, track=track)[targets.component]
     except EngineError as error:
         return None, str(error)
     reason = placed.reason if placed.warning is None else f"{placed.reason}; {placed.warning}"

@@ -34,10 +34,9 @@ class ProbeInputs:
     images: ByteArray
     ids: IdArray
 
-    @property
-    def first(self) -> "ProbeInputs":
-        """The first image and text alone."""
-        return ProbeInputs(self.images[:1], self.ids[:1])
+    def only(self, row: int) -> "ProbeInputs":
+        """Return one image and one text alone; nothing in place of what is not there."""
+        return ProbeInputs(self.images[row : row + 1], self.ids[row : row + 1])
 
 
 @dataclass(frozen=True, eq=False)

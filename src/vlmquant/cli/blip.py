@@ -132,7 +132,9 @@ def open_subject(
     from vlmquant.tasks.blip_subject import open_blip_subject
 
     if model is not None:
-        return open_blip_subject(model, engine=engine, threads=threads, device=device, options=options, probe=probe)
+        return open_blip_subject(
+            model, engine=engine, threads=threads, device=device, options=options, probe=probe, track=track
+        )
     from vlmquant import streetworld
     from vlmquant.checkpoints import load_blip
 
@@ -147,7 +149,9 @@ def open_subject(
 
         scenes = streetworld.calibration_set(FIRST_USE_SCENES)
         quantize_model(float_model, get_recipe(FIRST_USE_RECIPE), scenes, folder, track=track)
-    return open_blip_subject(folder, engine=engine, threads=threads, device=device, options=options, probe=probe)
+    return open_blip_subject(
+        folder, engine=engine, threads=threads, device=device, options=options, probe=probe, track=track
+    )
 
 
 def usable_pictures(paths: Sequence[Path]) -> tuple[LazyImages, dict[str, str]]:

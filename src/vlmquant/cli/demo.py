@@ -102,7 +102,7 @@ def _run(output: Path, track: Track, quiet: bool) -> Shown:
         targets = BenchTargets(bundle=folder, checkpoint=model.folder)
         race = bench(targets, batches=(1,), rounds=6, iterations=20, track=track)
         write_bench(race, output)
-    encoder, original = as_encoder(open_bundle(folder)), model.encoder()
+    encoder, original = as_encoder(open_bundle(folder, track=track)), model.encoder()
     if not quiet:
         for note in encoder.notes:
             show.line(f"warning: {note}")

@@ -55,7 +55,7 @@ def open_model(
     if name is not None and (Path(name) / MANIFEST).is_file():
         if as_float:
             raise EngineError(f"{name!r} is a quantized bundle; --float needs the checkpoint it was made from")
-        return _open_bundle(Path(name), engine, threads, probe, ())
+        return _open_bundle(Path(name), engine, threads, probe, track, ())
     notes: tuple[str, ...] = ()
     if name is None:
         from vlmquant.streetworld import checkpoint
@@ -74,12 +74,14 @@ def open_model(
         calibration = calibration_from_videos(videos, track=track)
         quantize_model(model, get_recipe(FIRST_USE_RECIPE), calibration, folder, track=track)
         notes = (*notes, f"quantized {model.name} on first use; kept in {folder}")
-    return _open_bundle(folder, engine, threads, probe, notes)
+    return _open_bundle(folder, engine, threads, probe, track, notes)
 
 
-def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool, notes: tuple[str, ...]) -> Opened:
+def _open_bundle(
+    folder: Path, engine: str, threads: int | None, probe: bool, track: Track, notes: tuple[str, ...]
+) -> Opened:
     manifest = checked_bundle(folder)
-    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe, track=track)
     encoder = as_encoder(open_placed(folder, manifest, placements, threads))
     reasons = dict.fromkeys(f"{placed.way} ({placed.reason})" for placed in placements.values())
     notes = (*notes, *encoder.notes, f"engine: {'; '.join(reasons)}")

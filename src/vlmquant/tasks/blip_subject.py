@@ -13,6 +13,7 @@ from vlmquant.errors import EngineError
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import as_writer
+from vlmquant.progress import Track, silent
 from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.subject import deciding, engine_facts, package_version
 
@@ -34,6 +35,7 @@ def open_blip_subject(
     device: str = "cpu",
     options: GenerationOptions | None = None,
     probe: bool = True,
+    track: Track = silent,
 ) -> BlipSubject:
     """Open a bundle folder, a checkpoint folder or a hub id.
 
@@ -48,7 +50,7 @@ def open_blip_subject(
                 f"{str(model)!r} is a bundle, whose engines run on the CPU; --device {device} needs a checkpoint"
             )
         manifest = checked_bundle(Path(model))
-        placements = place(Path(model), manifest, engine=engine, threads=threads, probe=probe)
+        placements = place(Path(model), manifest, engine=engine, threads=threads, probe=probe, track=track)
         runner = as_writer(open_placed(Path(model), manifest, placements, threads, options))
         facts = {
             "kind": "bundle",

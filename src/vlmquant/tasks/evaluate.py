@@ -138,13 +138,13 @@ def evaluate(
     job = Job(data=dataset, templates=get_templates(templates), track=track)
     chosen, skipped = choose_tasks(dataset, tasks, has_reference=reference is not None)
     store = EmbeddingCache(Path(cache))
-    found = _encode(open_subject(model, engine=engine, threads=threads, probe=probe), job, store)
+    found = _encode(open_subject(model, engine=engine, threads=threads, probe=probe, track=track), job, store)
     results = {task: run_task(task, found, job) for task in chosen}
     reference_results: dict[str, TaskResult] = {}
     comparisons: dict[str, tuple[Comparison, ...]] = {}
     fidelity, reference_embeddings = None, None
     if reference is not None:
-        expected = _encode(open_subject(reference), job, store)
+        expected = _encode(open_subject(reference, track=track), job, store)
         reference_results = {task: run_task(task, expected, job) for task in chosen}
         comparisons = {
             task: compare(results[task], reference_results[task], max_drop_points=max_drop_points) for task in chosen

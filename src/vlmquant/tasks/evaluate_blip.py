@@ -106,12 +106,14 @@ def evaluate_blip(
         key = digest(task, subject.identity, dataset.digest)
         return run(subject, dataset, Journal(Path(cache) / f"{task}-{key[:24]}.jsonl", key), track)
 
-    opened = open_blip_subject(model, engine=engine, threads=threads, device=device, options=options, probe=probe)
+    opened = open_blip_subject(
+        model, engine=engine, threads=threads, device=device, options=options, probe=probe, track=track
+    )
     result = outcome(opened)
     before: TaskResult | None = None
     changes: tuple[ScoreChange, ...] = ()
     if reference is not None:
-        before = outcome(open_blip_subject(reference, device=device, options=options))
+        before = outcome(open_blip_subject(reference, device=device, options=options, track=track))
         changes = score_changes(result, before, max_drop_points)
     evaluation = BlipEvaluation(task=task, data=dataset, result=result, reference=before, changes=changes)
     if output is not None:

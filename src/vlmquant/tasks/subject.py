@@ -15,6 +15,7 @@ from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.heads import as_encoder
+from vlmquant.progress import Track, silent
 from vlmquant.tasks.protocol import digest
 
 if TYPE_CHECKING:
@@ -37,14 +38,21 @@ class Subject:
     facts: Mapping[str, str]
 
 
-def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None = None, probe: bool = True) -> Subject:
+def open_subject(
+    model: str | Path,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    probe: bool = True,
+    track: Track = silent,
+) -> Subject:
     """Open a bundle folder, a checkpoint folder or a hub id.
 
     `engine`, `threads` and `probe` are those of a bundle; a checkpoint runs in torch, and EngineError is raised when
     another engine is asked for. Otherwise raises what `open_bundle` and `load_model` raise.
     """
     if (Path(model) / MANIFEST).is_file():
-        return _open_bundle(Path(model), engine, threads, probe)
+        return _open_bundle(Path(model), engine, threads, probe, track)
     if engine not in ("auto", "torch"):
         raise EngineError(
             f"{str(model)!r} is a float checkpoint, which runs in torch, not on {engine!r}; quantize it first"
@@ -52,9 +60,9 @@ def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None
     return checkpoint_subject(load_model(model))
 
 
-def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool) -> Subject:
+def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool, track: Track) -> Subject:
     manifest = checked_bundle(folder)
-    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe, track=track)
     encoder = as_encoder(open_placed(folder, manifest, placements, threads))
     components = {name: facts.precision for name, facts in manifest.components.items()}
     facts = {
