@@ -336,7 +336,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another image size": (
         lambda f: change_json(f / "preprocessor_config.json", lambda c: c.update(size={"height": 9, "width": 9})),
-        "pictures of 9 x 9 and the model takes 32 x 32",
+        r"pictures of 9 x 9 \(size, crop_size\) and the model takes 32 x 32",
     ),
 }
 

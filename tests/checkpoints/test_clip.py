@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,6 +188,48 @@ def test_a_pickle_with_code_is_refused_even_when_pickles_are_allowed(broken: Pat
     assert not marker.exists()
 
 
+WRAPPED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "state_dict beside others": lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"lr": 1e-4}},
+    "parallel training": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "both": lambda state: {"model": {f"module.model.{name}": tensor for name, tensor in state.items()}},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_what_training_scripts_pickle_is_read(broken: Path, wrapper: str) -> None:
+    state = safetensors.torch.load_file(broken / "model.safetensors")
+    (broken / "model.safetensors").unlink()
+    torch.save(WRAPPED[wrapper](state), broken / "pytorch_model.bin")
+    found = load_model(broken, allow_pickle=True)
+    assert torch.equal(found.text_tower.text_projection.weight, state["text_projection.weight"])
+
+
+@pytest.mark.parametrize("content", [{"args": Path("x")}, {"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}])
+def test_a_pickle_of_something_else_is_refused_in_a_sentence(broken: Path, content: object) -> None:
+    (broken / "model.safetensors").unlink()
+    torch.save(content, broken / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"more than tensors|no tensors by name") as refused:
+        load_model(broken, allow_pickle=True)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_prefix_of_every_tensor_is_taken_off(broken: Path) -> None:
+    state = safetensors.torch.load_file(broken / "model.safetensors")
+    safetensors.torch.save_file({f"clip.{name}": t for name, t in state.items()}, broken / "model.safetensors")
+    assert torch.equal(load_model(broken).text_tower.text_projection.weight, state["text_projection.weight"])
+    some = {f"clip.{name}" if name.startswith("text") else name: tensor for name, tensor in state.items()}
+    safetensors.torch.save_file(some, broken / "model.safetensors")
+    with pytest.raises(ModelError, match=r"lacks tensors: text_model.*; it has unknown tensors: clip\.text_model"):
+        load_model(broken)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "preprocessor_config.json"])
+def test_a_git_lfs_pointer_is_called_that(broken: Path, name: str) -> None:
+    (broken / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 2\n")
+    with pytest.raises(ModelError, match=f"{name} is a Git-LFS pointer.*git lfs pull"):
+        load_model(broken)
+
+
 class _Touch:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -203,7 +246,7 @@ def cut_in_half(folder: Path) -> None:
 BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config is not JSON": (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
-    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "names no model_type"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "holds a list, expected a JSON object"),
     "another model": (lambda f: change_json(f / "config.json", lambda c: c.update(model_type="bert")), "known: blip"),
     "siglip": (lambda f: change_json(f / "config.json", lambda c: c.update(model_type="siglip")), "'siglip'; known"),
     "no text part": (lambda f: change_json(f / "config.json", lambda c: c.pop("text_config")), "no text_config"),
@@ -241,7 +284,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change_json(
             f / "preprocessor_config.json", lambda c: c.update(crop_size={"height": 64, "width": 64})
         ),
-        "64 x 64 and the model takes 32 x 32",
+        r"64 x 64 \(size, crop_size\) and the model takes 32 x 32",
     ),
 }
 
@@ -258,7 +301,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(broken: Path) -> None:
     from vlmquant.checkpoints.architectures import invented_tokenizer
 
     invented_tokenizer(900, 16).save(broken)
-    with pytest.raises(ModelError, match="900 tokens and the model 640"):
+    with pytest.raises(ModelError, match="and the model has 640 tokens"):
         load_model(broken)
 
 

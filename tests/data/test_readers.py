@@ -74,7 +74,7 @@ def test_flat_folder_names_what_is_broken(tmp_path: Path) -> None:
     put(tmp_path / "cut.jpg", jpeg()[:-200])
     put(tmp_path / "empty.png", b"")
     put(tmp_path / "text.webp", "not an image")
-    with pytest.raises(DataError, match=r"3 of 4 entries cannot be used \(3 x broken image: cut\.jpg, empty\.png"):
+    with pytest.raises(DataError, match=r"3 of 4 entries .*\(3 x broken image: cut\.jpg \(.*\), empty\.png \(empty f"):
         read_flat_folder(tmp_path)
     found = read_flat_folder(tmp_path, max_problem_share=0.75)
     assert found.ids == ("good.jpg",)

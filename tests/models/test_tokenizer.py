@@ -8,6 +8,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from vlmquant.checkpoints.architectures import invented_tokenizer
+from vlmquant.checkpoints.processors import clip_tokenizer
 from vlmquant.errors import ModelError
 from vlmquant.models.tokenizer import Tokenizer
 
@@ -37,22 +38,14 @@ def many_texts() -> list[str]:
     return ODD_TEXTS + [f"{subject} {action} {place}" for subject in SUBJECTS for action in ACTIONS for place in PLACES]
 
 
-def full_size(folder: Path, target: Path) -> Path:
-    """Copy CLIP's tokenizer to a folder whose config says 77 tokens."""
-    target.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (target / name).write_bytes((folder / name).read_bytes())
-    (target / "config.json").write_text(json.dumps({"text_config": {"max_position_embeddings": 77}}))
-    return target
-
-
 def expected_ids(reference: CLIPTokenizer, texts: list[str], length: int) -> np.ndarray:
     return reference(texts, padding=True, truncation=True, max_length=length, return_tensors="np")["input_ids"]
 
 
-def test_ids_equal_transformers(shared_data: Path, tmp_path: Path) -> None:
-    folder = full_size(shared_data / "tokenizers" / "clip", tmp_path / "clip")
-    tokenizer, reference, texts = Tokenizer.from_folder(folder), CLIPTokenizer.from_pretrained(folder), many_texts()
+def test_ids_equal_transformers(shared_data: Path) -> None:
+    folder = shared_data / "tokenizers" / "clip"
+    tokenizer, reference = clip_tokenizer(folder, 77, 49_408), CLIPTokenizer.from_pretrained(folder)
+    texts = many_texts()
     assert len(texts) > 200
     assert (tokenizer.context_length, tokenizer.eos_id, tokenizer.pad_id) == (77, 49407, 49407)
     np.testing.assert_array_equal(tokenizer.encode_batch(texts), expected_ids(reference, texts, 77))
@@ -92,19 +85,6 @@ def test_rows_are_padded_with_the_pad_token(tmp_path: Path) -> None:
     assert ids[0].tolist() == [598, ids[1, 1], 599, 0, 0]
 
 
-def test_vocabulary_and_merges_files_give_the_same_tokenizer(tmp_path: Path) -> None:
-    made = invented_tokenizer(700, 12)
-    made.save(tmp_path)
-    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
-    (tmp_path / "tokenizer.json").unlink()
-    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"]), ""]
-    (tmp_path / "merges.txt").write_text("\n".join(lines))
-    np.testing.assert_array_equal(
-        Tokenizer.from_folder(tmp_path).encode_batch(many_texts()), made.encode_batch(many_texts())
-    )
-
-
 def test_no_texts_give_no_rows() -> None:
     assert invented_tokenizer(600, 8).encode_batch([]).shape == (0, 0)
 
@@ -113,12 +93,17 @@ def test_no_texts_give_no_rows() -> None:
     ("name", "content", "message"),
     [
         ("tokenizer.json", None, "no tokenizer.json"),
-        ("tokenizer.json", "{", "not a tokenizer file"),
+        ("tokenizer.json", "{", "is not JSON"),
+        ("tokenizer.json", "{}", "not a tokenizer file"),
         ("tokenizer_config.json", "[]", "expected a JSON object"),
         ("tokenizer_config.json", "{", "is not JSON"),
         ("tokenizer_config.json", "{}", "how long a text may be"),
         ("tokenizer_config.json", '{"model_max_length": 1000000000000000019884624838656}', "how long a text may be"),
         ("tokenizer_config.json", '{"model_max_length": 8, "eos_token": "<end>"}', "no token '<end>'"),
+        ("tokenizer.json", "[" * 100_000, "is not JSON"),
+        ("tokenizer.json", '{"model": {"vocab": {"zzz": 2147483648}}}', "'zzz' the id 2147483648, expected a whole"),
+        ("tokenizer.json", '{"model": {"vocab": {"zzz": -1}}}', "'zzz' the id -1, expected a whole"),
+        ("tokenizer.json", '{"added_tokens": [{"content": "q", "id": 2147483648}]}', "'q' the id 2147483648"),
     ],
 )
 def test_broken_folders_are_refused(tmp_path: Path, name: str, content: str | None, message: str) -> None:

@@ -27,13 +27,13 @@ from vlmquant.checkpoints.blip_graphs import (
 from vlmquant.checkpoints.blip_inputs import component_tower, prepared_blip
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, usable_device
-from vlmquant.checkpoints.clip import check_image_size
 from vlmquant.checkpoints.part import Preparation
+from vlmquant.checkpoints.processors import blip_images, wordpiece_tokenizer
 from vlmquant.errors import ModelError, unknown
 from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import AnswererHead, CaptionerHead, MatcherHead, WritingHead
-from vlmquant.models.spec import PREPROCESSOR, Head, ImageSpec
+from vlmquant.models.spec import Head, ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
 from vlmquant.progress import Track, silent
 
@@ -137,7 +137,7 @@ class BlipModel:
     def save_preprocessing(self, folder: Path) -> None:
         """Write the tokenizer and `preprocessor_config.json` to `folder`; `from_folder` of both reads them back."""
         self.tokenizer.save(folder)
-        (folder / PREPROCESSOR).write_bytes((self.folder / PREPROCESSOR).read_bytes())
+        self.image_spec.save(folder)
 
 
 def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) -> BlipModel:
@@ -151,10 +151,9 @@ def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device
     fill(blip, _with_tied(blip, checkpoint.state, folder), folder)
     blip = blip.eval().requires_grad_(False)
     text = config.text_config
-    tokenizer = WordPieceTokenizer.from_folder(folder)
-    _check_tokenizer(tokenizer, text)
-    image_spec = ImageSpec.from_folder(folder)
-    check_image_size(image_spec, config.vision_config.image_size)
+    tokenizer = wordpiece_tokenizer(folder, text.max_position_embeddings, text.vocab_size)
+    _check_end_token(tokenizer, text)
+    image_spec = blip_images(folder, config.vision_config.image_size)
     return BlipModel(
         name=name,
         folder=folder,
@@ -226,12 +225,7 @@ def _parse_config(folder: Path, content: Mapping[str, Any]) -> BlipConfig:
         raise ModelError(f"{folder / 'config.json'} is not a BLIP configuration: {reason}") from error
 
 
-def _check_tokenizer(tokenizer: WordPieceTokenizer, text_config: Any) -> None:
-    if tokenizer.vocabulary_size > text_config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.vocabulary_size} tokens and the model {text_config.vocab_size}; "
-            "they are not of the same checkpoint"
-        )
+def _check_end_token(tokenizer: WordPieceTokenizer, text_config: Any) -> None:
     if tokenizer.sep_id != text_config.sep_token_id:
         raise ModelError(
             f"the tokenizer ends a text with token {tokenizer.sep_id} and the model with {text_config.sep_token_id}; "

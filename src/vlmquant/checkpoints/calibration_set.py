@@ -1,6 +1,7 @@
 """The explicit, hashed sample of inputs that static ranges are measured on."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,26 +10,32 @@ from typing import Any
 
 import numpy as np
 
+from vlmquant.data.images import IMAGE_SUFFIXES, FileImage, LazyImages, inspect
 from vlmquant.errors import CalibrationError
-from vlmquant.models.preprocess import IMAGE_SUFFIXES, read_image, to_rgb
+from vlmquant.models.preprocess import to_rgb
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.models.spec import Image
 from vlmquant.progress import Track, silent
 
 DEFAULT_IMAGES = 64
+FEW_IMAGES = 8
+"""With fewer different pictures than this, ranges are those of the pictures rather than of the model."""
+_NAMED = 3
 
 
 @dataclass(frozen=True)
 class CalibrationSet:
     """Images and texts to measure ranges on, and where they came from.
 
-    `images_from` and `texts_from` say it in words that go into the manifest and the output.
+    `images_from` and `texts_from` say it in words that go into the manifest and the output, and so do `warnings`, one
+    sentence each. Images of a folder are decoded anew each time they are asked for, so one at a time is in memory.
     """
 
-    images: tuple[Image, ...]
+    images: Sequence[Image]
     texts: tuple[str, ...]
     images_from: str
     texts_from: str
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -50,6 +57,7 @@ class CalibrationSet:
             "texts": len(self.texts),
             "texts_from": self.texts_from,
             "sha256": self.digest,
+            "warnings": list(self.warnings),
         }
 
     @classmethod
@@ -63,29 +71,73 @@ class CalibrationSet:
     ) -> "CalibrationSet":
         """Read `count` images spread evenly over the sorted folder `images`, and one text per line of `texts`.
 
-        Without `texts` the built-in prompt list serves, and `texts_from` names it. Raises CalibrationError when the
-        folder or the file is missing or empty, DataError naming an image that does not decode.
+        Hidden files and folders are passed over; a picture that does not decode is left out, with a warning. Without
+        `texts` the built-in prompt list serves, and `texts_from` names it. Raises CalibrationError when the folder or
+        the file is missing or empty, or when no picture decodes.
         """
         images = Path(images)
-        paths = _spread(_image_paths(images), count)
+        paths, others = _files(images)
+        chosen = _spread(paths, count)
+        good: list[Path] = []
+        broken: list[str] = []
+        contents: Counter[str] = Counter()
+        for path in track(chosen, "Reading calibration images", len(chosen)):
+            seen = inspect(FileImage(path))
+            if seen.missing or seen.broken is not None:
+                broken.append(f"{path.relative_to(images)} ({seen.broken or 'missing'})")
+            else:
+                good.append(path)
+                contents[seen.sha256] += 1
+        if not good:
+            raise CalibrationError(
+                f"none of {len(chosen)} pictures of calibration folder {str(images)!r} can be read; the first is "
+                f"{broken[0]}"
+            )
         lines, texts_from = (BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME) if texts is None else _lines(Path(texts))
         return cls(
-            images=tuple(read_image(path) for path in track(paths, "Reading calibration images", len(paths))),
+            images=LazyImages(tuple(map(str, good)), tuple(map(FileImage, good))),
             texts=tuple(lines),
-            images_from=f"{len(paths)} images of folder {images.name}",
+            images_from=f"{len(good)} images of folder {images.resolve().name}",
             texts_from=texts_from,
+            warnings=_warnings(len(chosen), broken, others, contents),
         )
 
 
-def _image_paths(folder: Path) -> list[Path]:
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the pictures below `folder` and the other files, each sorted; hidden ones are in neither."""
     if not folder.is_dir():
         raise CalibrationError(f"calibration folder {str(folder)!r} does not exist; pass a folder of images")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not paths:
+    pictures: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            (pictures if path.suffix.lower() in IMAGE_SUFFIXES else others).append(path)
+    if not pictures:
         raise CalibrationError(
-            f"calibration folder {str(folder)!r} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+            f"calibration folder {str(folder)!r} holds no image; expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return paths
+    return pictures, others
+
+
+def _warnings(chosen: int, broken: Sequence[str], others: Sequence[Path], contents: Counter[str]) -> tuple[str, ...]:
+    """Return what is wrong with the pictures of a folder, a sentence each."""
+    found = []
+    if broken:
+        more = ", ..." if len(broken) > _NAMED else ""
+        found.append(
+            f"{len(broken)} of {chosen} calibration pictures left out as broken: {', '.join(broken[:_NAMED])}{more}"
+        )
+    if others:
+        kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in others})[:_NAMED])
+        files = "1 file" if len(others) == 1 else f"{len(others)} files"
+        found.append(f"{files} of the calibration folder ignored, of a kind that is not read: {kinds}")
+    if repeated := contents.total() - len(contents):
+        found.append(f"{repeated} of {contents.total()} calibration pictures are the same as another; give others")
+    if len(contents) < FEW_IMAGES:
+        pictures = "one picture" if len(contents) == 1 else f"{len(contents)} different pictures"
+        found.append(f"calibrated on only {pictures}, so ranges may not fit others; give {DEFAULT_IMAGES}")
+    return tuple(found)
 
 
 def _spread(paths: Sequence[Path], count: int) -> list[Path]:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import pickle
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import safetensors.torch
 import torch
@@ -13,7 +15,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vlmquant.errors import ModelError, unknown
+from vlmquant.models.spec import read_json, refuse_pointer
 
+PICKLE = "pytorch_model.bin"
+STATE_KEYS = ("state_dict", "model_state_dict", "model")
+"""Where training scripts put the weights in what they pickle."""
+_FOREIGN = re.compile(r"GLOBAL (\S+)")
+"""How torch names what a pickle asks for beside tensors."""
 RANDOM_WEIGHTS_KEY = "vlmquant_random_weights"
 """Key of `config.json` that says the weights were drawn, not trained."""
 
@@ -100,11 +108,8 @@ def read_config(folder: Path, model_types: Collection[str]) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no config.json; expected a Hugging Face checkpoint folder")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}; copy it again from the checkpoint") from error
-    if not isinstance(content, dict) or "model_type" not in content:
+    content = read_json(path)
+    if "model_type" not in content:
         raise ModelError(f"{path} names no model_type; expected a Hugging Face checkpoint folder of a CLIP")
     if content["model_type"] not in model_types:
         named = content.get("architectures") or ["no architecture"]
@@ -133,10 +138,12 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
             name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
         ),
     }
+    found = []
     for problem, names in problems.items():
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise ModelError(f"the checkpoint in {folder} {problem} tensors: {', '.join(names[:5])}{more}")
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        found += [f"{problem} tensors: {', '.join(names[:5])}{more}"] if names else []
+    if found:
+        raise ModelError(f"the checkpoint in {folder} {'; it '.join(found)}")
     module.load_state_dict(state, assign=True)
     for part in module.modules():
         positions = getattr(part, "position_embedding", None)
@@ -151,7 +158,7 @@ def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return _indexed_files(folder, index)
-    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    pickles = [folder / PICKLE] if (folder / PICKLE).is_file() else sorted(folder.glob("pytorch_model-*-of-*.bin"))
     if pickles and not allow_pickle:
         raise ModelError(
             f"{folder} has its weights only as a pickle ({pickles[0].name}), which can run code when it is opened; use "
@@ -178,19 +185,54 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
 
 
 def _read_weights(files: list[Path]) -> dict[str, Tensor]:
-    """Return all tensors of `files` as float32."""
+    """Return all tensors of `files` as float32, under their names without what all names begin with."""
     state: dict[str, Tensor] = {}
     for path in files:
+        refuse_pointer(path)
         try:
-            if path.suffix == ".safetensors":
-                state |= safetensors.torch.load_file(path)
-            else:
-                state |= torch.load(path, map_location="cpu", weights_only=True)
+            state |= safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
         except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, TypeError) as error:
-            raise ModelError(f"{path} is damaged or truncated ({error}); download it again") from error
-        except Exception as error:  # pickle.UnpicklingError and what weights_only raises for foreign objects
-            raise ModelError(f"{path} holds more than tensors and was not opened: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{path} is damaged or truncated ({reason}); download it again") from error
+    state = _without_common_prefix(state)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a pickled state, which a training script may have put beside other things."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = _FOREIGN.search(str(error))
+        what = f" ({foreign[1]})" if foreign else ""
+        raise ModelError(
+            f"{path} holds more than tensors{what} and was not opened, since that may run code; save its state_dict"
+        ) from error
+    if isinstance(content, Mapping):
+        for state in (content, *(content.get(key) for key in STATE_KEYS)):
+            if _is_state(state):
+                return dict(state)
+    kinds = sorted(map(str, content)) if isinstance(content, Mapping) else [type(content).__name__]
+    raise ModelError(
+        f"{path} holds no tensors by name but {', '.join(kinds[:8])}; expected a state dict, or one under "
+        f"{', '.join(STATE_KEYS)}"
+    )
+
+
+def _is_state(content: object) -> TypeGuard[Mapping[str, Tensor]]:
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
+    )
+
+
+def _without_common_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what a wrapper put before every name ("module." of a parallel training); no family needs such a part."""
+    first = {name.partition(".")[0] for name in state}
+    if len(first) != 1 or len(state) == 1:
+        return state
+    return _without_common_prefix({name.partition(".")[2]: tensor for name, tensor in state.items()})
 
 
 def _sha256(files: list[Path]) -> str:

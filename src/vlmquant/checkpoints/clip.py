@@ -14,6 +14,7 @@ from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of
 from vlmquant.checkpoints.clip_inputs import prepared_clip
 from vlmquant.checkpoints.part import Preparation
+from vlmquant.checkpoints.processors import clip_images, clip_tokenizer
 from vlmquant.errors import ModelError
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.heads import DualEncoderHead
@@ -124,8 +125,7 @@ class ClipModel:
     def save_preprocessing(self, folder: Path) -> None:
         """Write the tokenizer and `preprocessor_config.json` to `folder`; `from_folder` of both reads them back."""
         self.tokenizer.save(folder)
-        content = (self.folder / "preprocessor_config.json").read_bytes()
-        (folder / "preprocessor_config.json").write_bytes(content)
+        self.image_spec.save(folder)
 
 
 def load_clip(checkpoint: Checkpoint, name: str, device: torch.device) -> ClipModel:
@@ -136,10 +136,10 @@ def load_clip(checkpoint: Checkpoint, name: str, device: torch.device) -> ClipMo
         clip = CLIPModel(_parse_config(folder, checkpoint.config))
     fill(clip, checkpoint.state, folder)
     clip = clip.eval().requires_grad_(False).to(device)
-    tokenizer = Tokenizer.from_folder(folder)
-    check_tokenizer(tokenizer, clip.config.text_config)
-    image_spec = ImageSpec.from_folder(folder)
-    check_image_size(image_spec, clip.config.vision_config.image_size)
+    text = clip.config.text_config
+    tokenizer = clip_tokenizer(folder, text.max_position_embeddings, text.vocab_size)
+    check_end_token(tokenizer, text)
+    image_spec = clip_images(folder, clip.config.vision_config.image_size)
     return ClipModel(
         name=name,
         folder=folder,
@@ -172,13 +172,8 @@ def _parse_config(folder: Path, content: Mapping[str, Any]) -> CLIPConfig:
         raise ModelError(f"{folder / 'config.json'} is not a CLIP configuration: {reason}") from error
 
 
-def check_tokenizer(tokenizer: Tokenizer, text_config: Any) -> None:
-    """Raise ModelError when the tokenizer and the text model (its `CLIPTextConfig`) do not belong together."""
-    if tokenizer.vocabulary_size > text_config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.vocabulary_size} tokens and the model {text_config.vocab_size}; "
-            "they are not of the same checkpoint"
-        )
+def check_end_token(tokenizer: Tokenizer, text_config: Any) -> None:
+    """Raise ModelError when the text model (its `CLIPTextConfig`) pools at another token than the tokenizer's end."""
     pooled = text_config.eos_token_id
     if pooled == _GREATEST_ID_POOLING:
         pooled = tokenizer.vocabulary_size - 1
@@ -186,13 +181,4 @@ def check_tokenizer(tokenizer: Tokenizer, text_config: Any) -> None:
         raise ModelError(
             f"the tokenizer ends a text with token {tokenizer.eos_id} and the model looks for {pooled}; "
             "set eos_token_id in config.json's text_config to the tokenizer's"
-        )
-
-
-def check_image_size(spec: ImageSpec, image_size: int) -> None:
-    """Raise ModelError when the preprocessing makes pictures of another size than the model takes."""
-    if (spec.crop_height, spec.crop_width) != (image_size, image_size):
-        raise ModelError(
-            f"preprocessor_config.json makes pictures of {spec.crop_height} x {spec.crop_width} and the model takes "
-            f"{image_size} x {image_size}; they are not of the same checkpoint"
         )

@@ -24,11 +24,10 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from vlmquant.checkpoints.checkpoint import Checkpoint, fill
-from vlmquant.checkpoints.clip import ClipModel, TextTower, check_image_size, check_tokenizer
+from vlmquant.checkpoints.clip import ClipModel, TextTower, check_end_token
 from vlmquant.checkpoints.openai_names import fold_batch_norms, text_config, text_to_hugging_face
+from vlmquant.checkpoints.processors import clip_images, clip_tokenizer
 from vlmquant.errors import ModelError
-from vlmquant.models.spec import ImageSpec
-from vlmquant.models.tokenizer import Tokenizer
 
 HEAD_WIDTH = 64
 EXPANSION = 4
@@ -174,13 +173,14 @@ def load_clip_resnet(checkpoint: Checkpoint, name: str, device: torch.device) ->
         )
     state = checkpoint.state
     sizes = ResNetSizes.of(state)
-    tokenizer, image_spec = Tokenizer.from_folder(folder), ImageSpec.from_folder(folder)
+    text = CLIPTextConfig(**text_config(state, activation))
+    tokenizer = clip_tokenizer(folder, text.max_position_embeddings, text.vocab_size)
+    image_spec = clip_images(folder, sizes.image_size)
     with torch.device("meta"):
-        towers = _Towers(sizes, CLIPTextConfig(**text_config(state, activation)))
+        towers = _Towers(sizes, text)
     fill(towers, {**fold_batch_norms(state), **text_to_hugging_face(state)}, folder)
     towers = towers.eval().requires_grad_(False).to(device)
-    check_tokenizer(tokenizer, towers.text_model.config)
-    check_image_size(image_spec, sizes.image_size)
+    check_end_token(tokenizer, text)
     return ClipModel(
         name=name,
         folder=folder,

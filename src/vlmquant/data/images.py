@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,13 @@ from PIL import UnidentifiedImageError
 
 from vlmquant.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may hold, whatever its name says. Pillow knows more, of which some start other programs (EPS)."""
+MAX_PIXELS = 178_956_970
+"""Pictures with more pixels are refused: twice the size at which Pillow starts to warn of a decompression bomb."""
+MAX_BYTES = 1 << 30
+"""Greater files are refused: no picture of `MAX_PIXELS` needs as much."""
 
 
 class ImageRef(Protocol):
@@ -30,7 +37,12 @@ class FileImage:
     path: Path
 
     def read(self) -> bytes:
-        """Return the file's bytes."""
+        """Return the file's bytes. Raises OSError also for what is no regular file: a pipe would never end."""
+        facts = self.path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("not a regular file")
+        if facts.st_size > MAX_BYTES:
+            raise OSError(f"{facts.st_size:,} bytes, expected at most {MAX_BYTES:,}")
         return self.path.read_bytes()
 
 
@@ -60,6 +72,32 @@ class EncodedImage:
         return self.data
 
 
+def open_picture(data: bytes, *, coarse: bool = False) -> PillowImage.Image:
+    """Return the picture that the encoded `data` holds, decoded, in its own mode and not yet turned upright.
+
+    `coarse` decodes it as small as its format allows, which still finds a truncated file. Raises DataError saying why
+    where it is of none of `FORMATS`, broken, or has more than `MAX_PIXELS` pixels.
+    """
+    if not data:
+        raise DataError("empty file")
+    try:
+        image = PillowImage.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"{image.width * image.height:,} pixels, expected at most {MAX_PIXELS:,}; shrink it")
+        if coarse:
+            image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+    except (DataError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"no image in a format that is known here ({', '.join(FORMATS)})") from error
+    except PillowImage.DecompressionBombError as error:
+        raise DataError(f"more than {MAX_PIXELS:,} pixels; shrink it") from error
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+        raise DataError(str(error) or type(error).__name__) from error
+    return image
+
+
 @dataclass(frozen=True)
 class LazyImages(Sequence[PillowImage.Image]):
     """A sequence of pictures that opens a file each time an item is asked for.
@@ -87,13 +125,11 @@ class LazyImages(Sequence[PillowImage.Image]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         try:
-            image = PillowImage.open(io.BytesIO(self.refs[index].read()))
-            image.load()
-        except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+            return open_picture(self.refs[index].read())
+        except (OSError, DataError) as error:
             raise DataError(
                 f"image {self.ids[index]!r} cannot be read: {error}; replace the file or leave it out"
             ) from error
-        return image
 
     def __iter__(self) -> Iterator[PillowImage.Image]:
         """Open the pictures one after another."""
@@ -110,7 +146,7 @@ class Inspection:
 
 
 def inspect(ref: ImageRef) -> Inspection:
-    """Read a picture and decode it as coarsely as its format allows, which still finds a truncated file."""
+    """Read and decode a picture to see whether it can be used."""
     try:
         data = ref.read()
     except FileNotFoundError:
@@ -118,11 +154,7 @@ def inspect(ref: ImageRef) -> Inspection:
     except OSError as error:
         return Inspection("", broken=str(error))
     try:
-        with PillowImage.open(io.BytesIO(data)) as image:
-            image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-            image.load()
-    except UnidentifiedImageError:
-        return Inspection("", broken="no image in a format that is known here" if data else "empty file")
-    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+        open_picture(data, coarse=True)
+    except DataError as error:
         return Inspection("", broken=str(error))
     return Inspection(hashlib.sha256(data).hexdigest())

@@ -19,6 +19,7 @@ from vlmquant.progress import Track, silent
 
 MAX_PROBLEM_SHARE = 0.01
 NAMED_PROBLEMS = 5
+BROKEN = "broken image"
 
 Payload = TypeVar("Payload")
 
@@ -137,7 +138,7 @@ def screen(
         if seen_as.missing:
             found.append(Problem(record.id, "missing image"))
         elif seen_as.broken is not None:
-            found.append(Problem(record.id, "broken image", seen_as.broken))
+            found.append(Problem(record.id, BROKEN, seen_as.broken))
         else:
             kept.append(record)
             hashes.append(seen_as.sha256)
@@ -155,9 +156,13 @@ def screen(
 
 
 def summarize(problems: Sequence[Problem]) -> str:
-    """Return one line: the number of each kind of problem and the first ids."""
+    """Return one line: the number of each kind of problem and the first ids, with why a picture is broken."""
     parts = []
     for kind, count in sorted(Counter(problem.kind for problem in problems).items()):
-        named = [problem.id for problem in problems if problem.kind == kind][:NAMED_PROBLEMS]
+        named = [
+            f"{problem.id} ({problem.detail})" if kind == BROKEN else problem.id
+            for problem in problems
+            if problem.kind == kind
+        ][:NAMED_PROBLEMS]
         parts.append(f"{count} x {kind}: {', '.join(named)}{', ...' if count > len(named) else ''}")
     return "; ".join(parts)

@@ -4,43 +4,30 @@ The steps and their rounding are those of transformers' `CLIPImageProcessorPil`:
 rescale, normalize.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from vlmquant.data.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from vlmquant.data.images import MAX_PIXELS, FileImage, LazyImages
 from vlmquant.errors import DataError
 from vlmquant.models.spec import FloatArray, Image, ImageSpec
-
-MAX_PIXELS = 178_956_970
-"""Pictures with more pixels are refused: twice the size at which Pillow starts to warn of a decompression bomb."""
 
 
 def read_image(path: Path) -> PillowImage.Image:
     """Open and decode the picture at `path`, in its own mode and not yet turned upright.
 
-    Raises DataError naming `path` when it is missing, not a picture, broken, or has more than `MAX_PIXELS` pixels.
+    Raises DataError naming `path` when it is missing, not a picture, broken, or too large.
     """
-    try:
-        image = PillowImage.open(io.BytesIO(path.read_bytes()))
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise DataError(f"image {str(path)!r} has {pixels:,} pixels, expected at most {MAX_PIXELS:,}; shrink it")
-        image.load()
-    except PillowImage.DecompressionBombError as error:
-        raise DataError(f"image {str(path)!r} has more than {MAX_PIXELS:,} pixels; shrink it") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"image {str(path)!r} cannot be read: {error}; replace the file or leave it out") from error
-    return image
+    return LazyImages((str(path),), (FileImage(path),))[0]
 
 
 def to_rgb(image: Image) -> PillowImage.Image:
-    """Return `image` upright (by its EXIF orientation) and as 8-bit RGB; alpha is dropped, not blended.
+    """Return `image` upright (by its EXIF orientation) and as 8-bit RGB; what is transparent lies on white.
 
-    16-bit grey keeps its upper eight bits, where Pillow alone would turn nearly everything white.
+    White is what transformers puts it on, since version 5. 16-bit grey keeps its upper eight bits, where Pillow alone
+    would turn nearly everything white.
     Raises DataError for an array that is not uint8 of shape (height, width, 3), or an empty picture.
     """
     if isinstance(image, np.ndarray):
@@ -49,9 +36,15 @@ def to_rgb(image: Image) -> PillowImage.Image:
         return PillowImage.fromarray(np.ascontiguousarray(image))
     if 0 in image.size:
         raise DataError(f"an image must have at least one pixel, got width and height {image.size}")
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # whatever a broken EXIF block leads Pillow to; the picture has no orientation then
+        upright = image
     if upright.mode.startswith("I;16"):
         upright = PillowImage.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if "A" in upright.getbands() or upright.info.get("transparency") is not None:
+        white = PillowImage.new("RGBA", upright.size, "white")
+        return PillowImage.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
     return upright.convert("RGB")
 
 

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from vlmquant.errors import ModelError
+from vlmquant.files import write_whole
+from vlmquant.models import image_config
 
 PREPROCESSOR = "preprocessor_config.json"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 FloatArray: TypeAlias = NDArray[np.float32]
 IdArray: TypeAlias = NDArray[np.int64]
@@ -88,13 +91,35 @@ class Matcher(Protocol):
         ...
 
 
+def refuse_pointer(path: Path) -> None:
+    """Raise ModelError where `path` is what Git has in place of a large file that was not fetched."""
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ModelError(f"{path} is a Git-LFS pointer and not the file itself; run: git lfs pull")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in `path`; an absent file is an empty object. Raises ModelError for anything else."""
+    if not path.is_file():
+        return {}
+    refuse_pointer(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}; copy it again from the checkpoint") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """How a picture becomes a model's input; the fields of `preprocessor_config.json` that CLIP and BLIP use.
 
     Exactly one of `shortest_edge` (keep the aspect ratio) and `resize_height`/`resize_width` (squash) is set.
     `resample` is Pillow's filter number (3 = bicubic). The result is (3, crop_height, crop_width) float32, CHW, RGB:
-    `(pixel * rescale_factor - mean) / std`.
+    `(pixel * rescale_factor - mean) / std`. Where the checkpoint does not rescale, the factor is 1; where it does not
+    normalize, the mean is 0 and the deviation 1.
     """
 
     shortest_edge: int | None
@@ -118,44 +143,41 @@ class ImageSpec:
             raise ModelError(f"image spec out of range: {self}")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ImageSpec":
-        """Read the dict of a `preprocessor_config.json`. Raises ModelError where a step is missing or unusual."""
-        for step in ("do_resize", "do_rescale", "do_normalize"):
-            if not config.get(step, True):
-                raise ModelError(f"preprocessor_config.json turns {step} off; every CLIP and BLIP checkpoint has it on")
-        for key in ("image_mean", "image_std"):
-            if len(config.get(key) or ()) != 3:
-                raise ModelError(f"preprocessor_config.json has {key} = {config.get(key)!r}, expected three numbers")
-        size = config.get("size", 224)
-        size = {"shortest_edge": size} if isinstance(size, int) else dict(size)
-        shortest_edge, height, width = size.get("shortest_edge"), size.get("height"), size.get("width")
-        if config.get("do_center_crop", False) or ("crop_size" in config and height is None):
-            crop = config.get("crop_size", shortest_edge)
-            crop = {"height": crop, "width": crop} if isinstance(crop, int) else dict(crop)
-        else:
-            crop = {"height": height, "width": width}
-        if crop.get("height") is None or crop.get("width") is None:
-            raise ModelError(f"preprocessor_config.json gives no output size: size={config.get('size')!r}")
-        return cls(
-            shortest_edge=shortest_edge,
-            resize_height=height,
-            resize_width=width,
-            resample=int(config.get("resample", 3)),
-            crop_height=int(crop["height"]),
-            crop_width=int(crop["width"]),
-            rescale_factor=float(config.get("rescale_factor", 1 / 255)),
-            mean=tuple(float(v) for v in config["image_mean"]),  # type: ignore[arg-type]
-            std=tuple(float(v) for v in config["image_std"]),  # type: ignore[arg-type]
-        )
+    def from_config(
+        cls, config: Mapping[str, Any], *, source: str = PREPROCESSOR, processor: str = image_config.CLIP
+    ) -> "ImageSpec":
+        """Read the dict of a `preprocessor_config.json` as transformers does; `source` is what errors call the file.
+
+        `processor` is the image processor whose defaults hold where the file names none. Raises ModelError for a value
+        that transformers refuses, or that gives pictures of varying size.
+        """
+        return cls(**image_config.spec_fields(config, source, processor))
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "ImageSpec":
-        """Read `preprocessor_config.json` in a checkpoint or bundle folder. Raises ModelError when it is missing."""
+    def from_folder(cls, folder: Path, *, processor: str = image_config.CLIP) -> "ImageSpec":
+        """Read `preprocessor_config.json` in a bundle folder. Raises ModelError when it is missing or unusual."""
         path = folder / PREPROCESSOR
         if not path.is_file():
             raise ModelError(f"{folder} has no {PREPROCESSOR}; copy it from the checkpoint's page")
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{path} is not JSON: {error}; copy it again from the checkpoint") from error
-        return cls.from_config(config)
+        return cls.from_config(read_json(path), source=str(path), processor=processor)
+
+    def save(self, folder: Path) -> None:
+        """Write `preprocessor_config.json` with every value spelled out; `from_folder` and transformers read it."""
+        squashed = (self.resize_height, self.resize_width)
+        cropped = squashed != (self.crop_height, self.crop_width)
+        edge = {"shortest_edge": self.shortest_edge}
+        content = {
+            "image_processor_type": image_config.CLIP if cropped else image_config.BLIP,
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": dict(zip(("height", "width"), squashed, strict=True)) if self.shortest_edge is None else edge,
+            "resample": self.resample,
+            "do_center_crop": cropped,
+            "crop_size": {"height": self.crop_height, "width": self.crop_width},
+            "do_rescale": True,
+            "rescale_factor": self.rescale_factor,
+            "do_normalize": True,
+            "image_mean": self.mean,
+            "image_std": self.std,
+        }
+        write_whole(folder / PREPROCESSOR, json.dumps(content, indent=2))

@@ -12,10 +12,11 @@ from tokenizers.models import BPE
 
 from vlmquant.errors import ModelError
 from vlmquant.files import write_whole
-from vlmquant.models.spec import IdArray
+from vlmquant.models.spec import IdArray, read_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+MAX_VOCABULARY = 1_000_000
 _NO_LIMIT = 100_000
 """Hugging Face writes 1e30 for a `model_max_length` that is not known."""
 
@@ -52,17 +53,17 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
-        """Read `tokenizer.json` (or `vocab.json` and `merges.txt`) in a checkpoint or bundle folder.
+        """Read `tokenizer.json` and `tokenizer_config.json` in a bundle folder, as `save` wrote them.
 
-        The context length is `max_position_embeddings` of `config.json`'s text part, else `model_max_length` of
-        `tokenizer_config.json`. Raises ModelError when one of these is missing or does not parse.
+        `checkpoints.processors` reads a checkpoint's. Raises ModelError when one is missing or does not parse.
         """
         settings = read_json(folder / "tokenizer_config.json")
+        end = _content(settings.get("eos_token") or END)
         return cls(
-            _read_bpe(folder),
-            context_length=context_length_of(folder, settings),
-            eos_token=_content(settings.get("eos_token", END)),
-            pad_token=_content(settings.get("pad_token", END)),
+            read_pipeline(folder),
+            context_length=length_of(folder, settings),
+            eos_token=end,
+            pad_token=_content(settings.get("pad_token") or end),
         )
 
     def save(self, folder: Path) -> None:
@@ -108,43 +109,45 @@ def clip_bpe(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> tok
     return bpe
 
 
-def _read_bpe(folder: Path) -> tokenizers.Tokenizer:
-    path, vocab, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
-    if path.is_file():
-        try:
-            return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path} is not a tokenizer file: {error}; copy it again from the checkpoint") from error
-    if vocab.is_file() and merges.is_file():
-        lines = merges.read_text(encoding="utf-8").split("\n")
-        pairs = [line.split(" ") for line in lines if line.count(" ") == 1 and not line.startswith("#version")]
-        return clip_bpe(read_json(vocab), [(left, right) for left, right in pairs])
-    raise ModelError(f"{folder} has no tokenizer.json (nor vocab.json and merges.txt); copy it from the checkpoint")
+def read_pipeline(folder: Path) -> tokenizers.Tokenizer:
+    """Read the `tokenizer.json` of `folder`. Raises ModelError when it is missing, broken or unsafe to open."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} has no tokenizer.json; copy it from the checkpoint")
+    check_ids(path)
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{path} is not a tokenizer file: {error}; copy it again from the checkpoint") from error
 
 
-def context_length_of(folder: Path, settings: Mapping[str, Any]) -> int:
-    """Return how many tokens a text may have, from `config.json` or `settings` (`tokenizer_config.json`)."""
-    text = read_json(folder / "config.json").get("text_config") or {}
-    length = text.get("max_position_embeddings") or settings.get("model_max_length")
+def check_ids(path: Path) -> None:
+    """Raise ModelError when a token of the `tokenizer.json` at `path` has an id that no vocabulary reaches.
+
+    The tokenizers library reserves memory for every id up to the greatest, and ends the process where it gets none.
+    """
+    content = read_json(path)
+    model = content.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocab.items()) if isinstance(vocab, dict) else []
+    added = content.get("added_tokens")
+    ids += [(token.get("content"), token.get("id")) for token in added or () if isinstance(token, dict)]
+    for token, index in ids:
+        if not isinstance(index, int) or not 0 <= index < MAX_VOCABULARY:
+            raise ModelError(
+                f"{path} gives the token {token!r} the id {index!r}, expected a whole number below {MAX_VOCABULARY:,}"
+            )
+
+
+def length_of(folder: Path, settings: Mapping[str, Any]) -> int:
+    """Return the `model_max_length` of `settings` (`tokenizer_config.json`): how many tokens a text may have."""
+    length = settings.get("model_max_length")
     if not isinstance(length, int) or not 2 < length < _NO_LIMIT:
         raise ModelError(
-            f"{folder} does not say how long a text may be; expected text_config.max_position_embeddings in "
-            "config.json or model_max_length in tokenizer_config.json"
+            f"{folder / 'tokenizer_config.json'} does not say how long a text may be; expected model_max_length, got "
+            f"{length!r}"
         )
     return length
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in `path`; an absent file is an empty object, since each one is optional by itself."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}; copy it again from the checkpoint") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
 
 
 def _content(token: Any) -> str:

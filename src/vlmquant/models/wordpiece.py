@@ -8,9 +8,10 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from vlmquant.errors import DataError, ModelError
+from vlmquant.errors import DataError
 from vlmquant.files import write_whole
-from vlmquant.models.tokenizer import context_length_of, read_json, token_id
+from vlmquant.models.spec import read_json
+from vlmquant.models.tokenizer import length_of, read_pipeline, token_id
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -59,15 +60,14 @@ class WordPieceTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "WordPieceTokenizer":
-        """Read `tokenizer.json` (or `vocab.txt`) in a checkpoint or bundle folder.
+        """Read `tokenizer.json` and `tokenizer_config.json` in a bundle folder, as `save` wrote them.
 
-        `max_length` is `max_position_embeddings` of `config.json`'s text part, else `model_max_length` of
-        `tokenizer_config.json`. Raises ModelError when one of these is missing or does not parse.
+        `checkpoints.processors` reads a checkpoint's. Raises ModelError when one is missing or does not parse.
         """
         settings = read_json(folder / "tokenizer_config.json")
         return cls(
-            _read_pipeline(folder, lowercase=bool(settings.get("do_lower_case", True))),
-            max_length=context_length_of(folder, settings),
+            read_pipeline(folder),
+            max_length=length_of(folder, settings),
             cleans_up=bool(settings.get("clean_up_tokenization_spaces", False)),
         )
 
@@ -75,7 +75,7 @@ class WordPieceTokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, from which `from_folder` and transformers can read."""
         settings = {
             "tokenizer_class": "BertTokenizer",
-            "do_lower_case": json.loads(self._pipeline.to_str())["normalizer"]["lowercase"],
+            "do_lower_case": (json.loads(self._pipeline.to_str())["normalizer"] or {}).get("lowercase", False),
             "clean_up_tokenization_spaces": self.cleans_up,
             "cls_token": CLS,
             "sep_token": SEP,
@@ -106,16 +106,3 @@ def bert_pipeline(
         special_tokens=[(CLS, token_id(pipeline, CLS)), (SEP, token_id(pipeline, SEP))],
     )
     return pipeline
-
-
-def _read_pipeline(folder: Path, lowercase: bool) -> tokenizers.Tokenizer:
-    path, vocab = folder / "tokenizer.json", folder / "vocab.txt"
-    if path.is_file():
-        try:
-            return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path} is not a tokenizer file: {error}; copy it again from the checkpoint") from error
-    if vocab.is_file():
-        tokens = vocab.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        return bert_pipeline({token: index for index, token in enumerate(tokens)}, lowercase=lowercase)
-    raise ModelError(f"{folder} has no tokenizer.json (nor vocab.txt); copy it from the checkpoint")
