@@ -111,7 +111,7 @@ def _read(path: Path) -> Any:
     openvino = _import()
     try:
         return openvino.Core().read_model(path)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise EngineError(f"openvino cannot load {path}: {error}") from error
 
 
