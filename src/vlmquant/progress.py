@@ -1,9 +1,10 @@
 """Progress as a value: long-running functions take a `Track` and default to `silent`."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, Protocol, TypeVar
 
 from vlmquant.text import printable
@@ -83,3 +84,21 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def say(track: Track, text: str) -> None:
+    """Write one line on standard error, nothing where `track` is `silent`."""
+    if track is not silent:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_if_slow(track: Track, text: str, after_seconds: float = 2.0) -> Iterator[None]:
+    """Say `text` once if what is done inside takes longer than `after_seconds`."""
+    timer = threading.Timer(after_seconds, say, (track, text))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

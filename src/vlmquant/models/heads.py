@@ -11,6 +11,7 @@ from vlmquant.errors import ModelError
 from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.image_config import BLIP
 from vlmquant.models.spec import Head, ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
 from vlmquant.models.wordpiece import WordPieceTokenizer
@@ -81,6 +82,10 @@ class WritingHead(BundleHead):
     start_id: int
     end_id: int
     pad_id: int
+
+    def image_spec(self, folder: Path) -> ImageSpec:
+        """Return how a picture becomes pixels; what the settings do not name is as in a BLIP."""
+        return ImageSpec.from_folder(folder, processor=BLIP)
 
     def runner(
         self, name: str, graphs: Mapping[str, Run], folder: Path, options: GenerationOptions, notes: tuple[str, ...]
