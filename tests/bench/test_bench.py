@@ -103,7 +103,7 @@ def test_where_nothing_ran_a_sentence_says_why(tiny_bundle: Path, monkeypatch: p
         return {name: Record(outcome="failed", reason="no such luck") for name in loads}
 
     monkeypatch.setattr("vlmquant.bench.run.race", none_ran)
-    with pytest.raises(EngineError, match="nothing ran.*bundle-openvino failed: no such luck"):
+    with pytest.raises(EngineError, match=r"nothing ran.*bundle-openvino failed: no such luck"):
         bench(BenchTargets(bundle=tiny_bundle), threads=1)
 
 

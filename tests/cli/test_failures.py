@@ -188,7 +188,7 @@ def test_the_command_line_starts_light() -> None:
     [
         (
             ("recover", "m", "--images", ".", "-o", "b", "--device", "gpu"),
-            "unknown device 'gpu'; known: auto, cpu, cuda",
+            "unknown device 'gpu'; known: auto, cpu",
         ),
         (("detect", "v.mp4", "-e", "a dog", "--engine", "tensorrt"), "unknown engine 'tensorrt'; known: "),
         (("analyze", "m", "--calibrate", ".", "-o", "out", "--recipes", "int9"), "unknown recipe 'int9'"),
