@@ -33,6 +33,7 @@ from vlmquant.budget.search import Budget, quantize_within_budget
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import simulation_only
 
@@ -85,7 +86,7 @@ def quantized(name: str, model: ClipModel, data: Data, folder: Path) -> DualEnco
     recipe = get_recipe(name)
     if simulation_only(recipe) is not None:
         return simulated(model, recipe, data.calibration).encoder()
-    return open_bundle(quantize_model(model, recipe, data.calibration, folder, track=bar), threads=1)
+    return as_encoder(open_bundle(quantize_model(model, recipe, data.calibration, folder, track=bar), threads=1))
 
 
 def budgeted(model: ClipModel, data: Data, folder: Path) -> DualEncoder:
@@ -93,4 +94,6 @@ def budgeted(model: ClipModel, data: Data, folder: Path) -> DualEncoder:
     with tempfile.TemporaryDirectory() as scratch:
         development = data.development(Path(scratch))
         log = quantize_within_budget(model, data.calibration, development, BUDGET, folder, threads=1, track=bar)
-    return replace(open_bundle(folder, threads=1), name=f"{model.name}, {log.chosen}, held out: {log.confirmed}")
+    return replace(
+        as_encoder(open_bundle(folder, threads=1)), name=f"{model.name}, {log.chosen}, held out: {log.confirmed}"
+    )

@@ -21,11 +21,11 @@ from benchmarks.racing import all_latencies_ms, raced, round_medians_ms
 from benchmarks.results import ResultFile, add_output
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
 from vlmquant.bench.race import Record, Schedule
-from vlmquant.build.blip_build import quantize_blip
-from vlmquant.build.blip_export import graph_examples
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.blip_examples import graph_examples
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import engine, installed_engines
 from vlmquant.models.prompts import BUILTIN_PROMPTS
@@ -40,7 +40,7 @@ def build_bundle(checkpoint: Path, recipes: dict[str, str], output: Path) -> Non
     noise = np.random.default_rng(SEED).integers(0, 256, (2, 384, 384, 3), dtype=np.uint8)
     calibration = CalibrationSet(tuple(noise), BUILTIN_PROMPTS, "2 pictures of noise", "")
     chosen = {name: replace(get_recipe(recipe), outliers=None) for name, recipe in recipes.items()}
-    quantize_blip(load_blip(checkpoint), chosen, calibration, output)
+    quantize_model(load_blip(checkpoint), chosen, calibration, output)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,12 +17,13 @@ from benchmarks.data import CALIBRATION_IMAGES, street_questions
 from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import answer_changes, caption_changes, show_changes
 from vlmquant import CalibrationSet, get_recipe, streetworld
-from vlmquant.build.blip_build import quantize_blip
-from vlmquant.bundle.blip_runtime import open_blip
+from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints import load_blip
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import as_writer
 from vlmquant.progress import bar
 from vlmquant.tasks.captioning import token_agreement
 
@@ -123,8 +124,8 @@ def quantized(
     """Return what the bundle of one mix, written to `folder`, writes on `engine`: token ids."""
     vision, text = (get_recipe(name) for name in MIXES[mix])
     recipes = {"vision": vision, **dict.fromkeys(subject.reads_or_writes_text, text)}
-    quantize_blip(subject.model, recipes, calibration, folder, track=bar)
-    runner = replace(open_blip(folder, engine=engine, options=subject.options), batch_size=BATCH)
+    quantize_model(subject.model, recipes, calibration, folder, track=bar)
+    runner = replace(as_writer(open_bundle(folder, engine=engine, options=subject.options)), batch_size=BATCH)
     return {
         "ids": subject.written(runner),
         "bundle_bytes": Manifest.read(folder).total_bytes,

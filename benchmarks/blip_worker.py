@@ -11,8 +11,9 @@ import numpy as np
 from vlmquant.bench.contenders import Contender, Running
 from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.bench.worker import main
-from vlmquant.bundle import open_blip
+from vlmquant.bundle import open_bundle
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import as_writer
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import ImageSpec
 
@@ -55,7 +56,7 @@ def transformers(dynamic: bool, path: Path, phase: str, threads: int) -> Running
 def bundle(engine: str, path: Path, phase: str, threads: int) -> Running:
     """Return the bundle on one engine, or on those that "auto" takes."""
     options = GenerationOptions(max_new_tokens=TOKENS, min_new_tokens=TOKENS, beams=PHASES[phase])
-    runner = open_blip(path, engine=engine, threads=threads, options=options)
+    runner = as_writer(open_bundle(path, engine=engine, threads=threads, options=options))
     run = runner.states if phase == VISION else runner.caption_ids
     return Running(lambda images: run(list(images)), lambda: bytes_on_disk(path))
 

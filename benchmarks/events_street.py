@@ -15,6 +15,7 @@ from benchmarks.data import CALIBRATION_IMAGES
 from benchmarks.results import ResultFile, add_output
 from vlmquant import get_recipe, load_model, open_bundle, streetworld
 from vlmquant.build.build import quantize_model
+from vlmquant.models.heads import as_encoder
 from vlmquant.progress import bar
 from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
 from vlmquant.tasks.events import EventScores, score_events
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
             Path(scratch) / "int8",
             track=bar,
         )
-        encoders = {"float": model.encoder(), "int8": open_bundle(bundle)}
+        encoders = {"float": model.encoder(), "int8": as_encoder(open_bundle(bundle))}
         found: dict[str, list[Any]] = {name: [] for name in encoders}
         truths = []
         for seed in bar(range(arguments.videos), "Videos", arguments.videos):

@@ -41,10 +41,11 @@ from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import COMBINATIONS, Rows, Subject, against_float, encode, score, show, subject_of
 from benchmarks.towers import tower_of
 from vlmquant import get_recipe
-from vlmquant.build.build import calibration_inputs, quantize_model
+from vlmquant.build.build import quantize_model
 from vlmquant.build.export import export_tower
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.engines import ENGINES
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS

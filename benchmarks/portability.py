@@ -25,13 +25,11 @@ import vlmquant
 from benchmarks.data import add_shared, noise
 from benchmarks.results import ResultFile, add_output
 from vlmquant import CalibrationSet, load_model, streetworld
-from vlmquant.build.blip_build import quantize_blip
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest, file_facts
 from vlmquant.bundle.placement import place
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.architectures import random_checkpoint
-from vlmquant.checkpoints.blip_inputs import components_of
 from vlmquant.engines import installed_engines
 from vlmquant.lab.stress import stressed
 from vlmquant.models.preprocess import read_image
@@ -62,8 +60,7 @@ def real_clip(shared: Path, folder: Path, stress: bool = False) -> None:
 
 def street_blip(shared: Path, folder: Path, name: str) -> None:
     model = load_blip(streetworld.checkpoint(name))
-    recipes = dict.fromkeys(components_of(model), RECIPE)
-    quantize_blip(model, recipes, streetworld.calibration_set(16), folder, track=bar)
+    quantize_model(model, RECIPE, streetworld.calibration_set(16), folder, track=bar)
 
 
 def full_size(shared: Path, folder: Path, architecture: str) -> None:
@@ -104,7 +101,7 @@ def proved(folder: Path, engine: str, before: tuple[str, ...], environment: dict
     manifest = Manifest.read(folder)
     names = list(manifest.components)
     rows: dict[str, Any] = {}
-    for group in [[name] for name in names] if manifest.kind == "encoder" else [names]:
+    for group in [[name] for name in names] if manifest.head.independent else [names]:
         request = {
             "command": "prove",
             "folder": str(folder),
@@ -151,8 +148,8 @@ def measured(name: str, shared: Path) -> dict[str, Any]:
     build, probes = MODELS[name]
     with (
         tempfile.TemporaryDirectory() as scratch,
-        patch("vlmquant.bundle.probes.COUNT", probes),
-        patch("vlmquant.build.build.COUNT", probes),
+        patch("vlmquant.checkpoints.part.COUNT", probes),
+        patch("vlmquant.checkpoints.clip_inputs.COUNT", probes),
     ):
         folder = Path(scratch) / "bundle"
         build(shared, folder)

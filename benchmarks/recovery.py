@@ -22,8 +22,8 @@ from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import compared, encode, score, show, subject_of
 from benchmarks.towers import simulated, with_towers
 from vlmquant import CalibrationSet, get_recipe, streetworld
-from vlmquant.build.build import calibration_inputs
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS
 from vlmquant.quantize.recovery.recover import recover

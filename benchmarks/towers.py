@@ -5,8 +5,8 @@ from dataclasses import replace
 from torch import nn
 
 from vlmquant import CalibrationSet
-from vlmquant.build.build import calibration_inputs
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe

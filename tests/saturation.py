@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from vlmquant.engines import ENGINES, Engine
+from vlmquant.engines.graph import GraphSession, Port
 from vlmquant.engines.session import Arithmetic, Session
 
 NAME = "saturating"
@@ -72,8 +73,22 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
     )
 
 
+def load_graph(
+    path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
+) -> GraphSession:
+    """Load a tower as a graph of one input and one output; otherwise as `load`."""
+    session = load(path, threads, precision, arithmetic)
+    return GraphSession(
+        name=NAME,
+        threads=1,
+        inputs=[Port("input", session.input_shape, session.input_dtype)],
+        outputs=["features"],
+        run=lambda arrays: (session(arrays[0]),),
+    )
+
+
 def _never(*arguments: Any, **keywords: Any) -> Any:
-    raise AssertionError("this engine loads towers only")
+    raise AssertionError("this engine is not audited")
 
 
 class _Installed(Engine):
@@ -82,7 +97,7 @@ class _Installed(Engine):
         return True
 
 
-SATURATING = _Installed(name=NAME, precisions=("f32",), load=load, load_graph=_never, audit=_never)
+SATURATING = _Installed(name=NAME, precisions=("f32",), load=load, load_graph=load_graph, audit=_never)
 
 
 def only(engines: Sequence[Engine]) -> dict[str, Engine]:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmquant.budget.search import Budget as Budget
     from vlmquant.budget.search import quantize_within_budget as quantize_within_budget
-    from vlmquant.build.blip_build import quantize_blip as quantize_blip
     from vlmquant.build.build import quantize_model as quantize_model
-    from vlmquant.bundle.blip_runtime import open_blip as open_blip
     from vlmquant.bundle.manifest import Manifest as Manifest
-    from vlmquant.bundle.runtime import open_bundle as open_bundle
-    from vlmquant.bundle.runtime import verify as verify
+    from vlmquant.bundle.open import open_bundle as open_bundle
+    from vlmquant.bundle.verify import verify as verify
     from vlmquant.checkpoints import load_blip as load_blip
     from vlmquant.checkpoints import load_model as load_model
     from vlmquant.checkpoints.calibration_set import CalibrationSet as CalibrationSet
@@ -48,13 +46,11 @@ _HOMES = {
     "layer_sensitivity": "vlmquant.quantize.sensitivity",
     "load_blip": "vlmquant.checkpoints",
     "load_model": "vlmquant.checkpoints",
-    "open_blip": "vlmquant.bundle.blip_runtime",
-    "open_bundle": "vlmquant.bundle.runtime",
-    "quantize_blip": "vlmquant.build.blip_build",
+    "open_bundle": "vlmquant.bundle.open",
     "quantize_model": "vlmquant.build.build",
     "quantize_within_budget": "vlmquant.budget.search",
     "retrieval": "vlmquant.tasks.retrieval",
-    "verify": "vlmquant.bundle.runtime",
+    "verify": "vlmquant.bundle.verify",
     "write_detection": "vlmquant.video.write",
     "zero_shot": "vlmquant.tasks.classification",
 }

@@ -1,27 +1,155 @@
-"""Files: written whole or not at all, and where what this program remembers between runs is kept."""
+"""Files: written whole or not at all, never over what this program did not make, and read without trust.
 
+Two runs that write to one place are told apart by a lock on a file beside it, which the kernel lets go of when a
+process dies. So what lies there under the name of a temporary while nobody holds the lock is a dead run's, and is
+cleared away.
+"""
+
+import json
 import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vlmquant.errors import VlmQuantError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover
+    # On Windows runs do not see each other; each still checks before it replaces anything.
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:
     """Write `content` (text as UTF-8) to `path` through a temporary file beside it, and return `path`.
 
-    After a crash or a power cut the old file or the new one is there, never a part. Raises OSError.
+    After a crash or a power cut the old file or the new one is there, never a part. Whoever else is writing it is
+    waited for. Raises OSError.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _locked(temporary, wait=True) as descriptor:
+        try:
+            os.ftruncate(descriptor, 0)
+            with os.fdopen(os.dup(descriptor), "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     return path
+
+
+@contextmanager
+def new_folder(output: Path, check_free: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield an empty folder beside `output`, which takes its place when the block ends without an error.
+
+    `check_free` raises where `output` exists and may not be replaced; it is asked before the block and again after it.
+    What it lets be replaced must be this program's. Raises VlmQuantError where another run is writing to `output` or a
+    folder cannot be made there, both before the block.
+    """
+    output = output.resolve()
+    check_free(output)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    with ExitStack() as held:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(output))
+            _clear_leftovers(output)
+            temporary.mkdir()
+        except OSError as error:
+            reason = error.strerror or error
+            raise VlmQuantError(f"cannot write {str(output)!r}: {reason}; choose another output folder") from error
+        held.callback(shutil.rmtree, temporary, ignore_errors=True)
+        yield temporary
+        check_free(output)
+        try:
+            _swap(temporary, output)
+        except OSError:
+            check_free(output)  # says so where something has appeared at this very moment
+            raise
+
+
+def _swap(new: Path, output: Path) -> None:
+    """Put `new` in the place of `output`; where that fails the old one is there again."""
+    if not output.exists():
+        os.rename(new, output)
+        return
+    old = output.with_name(f".{output.name}.{os.getpid()}.old.tmp")
+    os.rename(output, old)
+    try:
+        os.rename(new, output)
+    except BaseException:
+        os.rename(old, output)
+        raise
+    shutil.rmtree(old)
+
+
+def _clear_leftovers(output: Path) -> None:
+    """Remove the temporary folders of dead runs; a swap that was cut short is undone first."""
+    leftover = re.compile(rf"\.{re.escape(output.name)}\.\d+(\.old)?\.tmp")
+    for path in output.parent.iterdir():
+        if (found := leftover.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
+            if found[1] and not output.exists():
+                os.rename(path, output)
+            else:
+                shutil.rmtree(path)
+
+
+@contextmanager
+def alone(output: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock for writing `output`, a file beside it.
+
+    Where another run holds it, it is waited for, or without `wait` a VlmQuantError raised.
+    """
+    lock = output.with_name(f".{output.name}.lock")
+    try:
+        with _locked(lock, wait=wait):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise VlmQuantError(
+            f"another run is writing to {str(output)!r}; wait for it, or choose another output folder"
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[int]:
+    """Yield a descriptor of the file at `path`, made where it is missing, which no other process holds.
+
+    Raises BlockingIOError where one does and `wait` is False.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_at(descriptor, path):  # whoever held it before may have moved or removed it
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Return what JSON `content` holds. Raises ValueError for what is no JSON, in UTF-8, or nested too deep to read."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def cache_folder(name: str) -> Path:

@@ -12,7 +12,7 @@ from fakes import tiny_blip_folder
 from vlmquant.budget.blip import quantize_blip_within_budget
 from vlmquant.budget.log import NothingInsideError, SearchLog
 from vlmquant.budget.yardstick import halves, subset
-from vlmquant.bundle import Manifest, open_blip
+from vlmquant.bundle import Manifest, open_bundle
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
@@ -68,7 +68,7 @@ def test_the_first_candidate_inside_is_written_with_the_log(
     assert {part.precision for part in manifest.components.values()} == {"static-int8"}
     assert "search.json" in manifest.files
     assert json.loads((output / "search.json").read_text()) == json.loads(json.dumps(log.to_dict()))
-    assert open_blip(output, options=OPTIONS).caption([captioned.images[0]])[0]
+    assert open_bundle(output, options=OPTIONS).caption([captioned.images[0]])[0]
     assert list(tmp_path.iterdir()) == [output], "nothing of the search is left behind"
 
 

@@ -12,7 +12,7 @@ from vlmquant.budget.log import Drop, NothingInsideError, Tried
 from vlmquant.budget.search import Budget, quantize_within_budget
 from vlmquant.budget.trial import Workshop
 from vlmquant.bundle.manifest import Manifest
-from vlmquant.bundle.runtime import open_bundle
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
@@ -47,8 +47,8 @@ def test_the_worst_layers_stay_float_until_the_drop_is_inside(
     assert chosen.drop.points <= 1.0
     assert log.confirmed == "yes"
     manifest = Manifest.read(output)
-    assert manifest.components["image"].kept_float == tuple(manifest.recipe["keep_float"])
-    assert any(name.endswith("mlp.fc2") for name in manifest.recipe["keep_float"])
+    assert manifest.components["image"].kept_float == tuple(manifest.recipes["image"]["keep_float"])
+    assert any(name.endswith("mlp.fc2") for name in manifest.components["image"].kept_float)
     assert "search.json" in manifest.files
     assert json.loads((output / "search.json").read_text())["chosen"] == log.chosen
     assert len(open_bundle(output).encode_images(data.images[:2])) == 2

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlmquant.build.build import quantize_model
 from vlmquant.build.export import export_tower
+from vlmquant.bundle.graph_check import check_graph
 from vlmquant.checkpoints import load_model
 from vlmquant.engines import engine, installed_engines, load
 from vlmquant.errors import RecipeError
@@ -116,3 +117,22 @@ def test_half_precision_weights_take_half_the_space(
     for name in installed_engines():
         with load(path, name, None) as session:
             assert worst_cosine(session(pixels.numpy()), expected) > 0.99999
+
+
+def test_weights_that_one_file_cannot_hold_lie_beside_it(
+    tower: nn.Module, pixels: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmquant.build.export.LARGEST_FILE", 1 << 10)
+    monkeypatch.setattr("vlmquant.build.export.LEAST_BESIDE", 1 << 10)
+    path = tmp_path / "image.onnx"
+    for _ in range(2):  # a second time nothing is added to
+        export_tower(tower, pixels[:2], (0,), path)
+    beside = tmp_path / "image.weights"
+    assert beside.stat().st_size > path.stat().st_size / 2
+    assert beside.stat().st_size < 4.1 * sum(parameter.numel() for parameter in tower.parameters())
+    check_graph(path, {beside.name: beside.stat().st_size})
+    with torch.inference_mode():
+        expected = tower(pixels).numpy()
+    for name in installed_engines():
+        with load(path, name, None) as session:
+            assert worst_cosine(session(pixels.numpy()), expected) > 0.9999

@@ -79,7 +79,7 @@ def test_the_token_table_is_int8(tiny_bundle: Path) -> None:
 
 def test_the_manifest_says_what_was_proved(tiny_bundle: Path) -> None:
     manifest = Manifest.read(tiny_bundle)
-    assert manifest.recipe["name"] == "static-int8"
+    assert manifest.precision == "static-int8"
     assert manifest.calibration is not None
     assert manifest.calibration["images"] == 8
     assert len(manifest.calibration["sha256"]) == 64
@@ -131,7 +131,7 @@ def test_one_component_alone_leaves_the_other_float(
     manifest = Manifest.read(out)
     assert manifest.components["text"].precision == "float32"
     assert manifest.components["text"].fidelity["cosine_min"] == pytest.approx(1.0, abs=1e-6)
-    assert "image only" in manifest.name
+    assert manifest.name == "clip image=static-int8 text=float32"
 
 
 def test_dynamic_needs_no_calibration(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -155,13 +155,43 @@ def test_bad_requests_are_refused_before_any_work(tiny_checkpoint: Path, tiny_bu
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_a_bundle_with_nothing_else_in_it_is_overwritten(
+    tiny_checkpoint: Path, copy_of_bundle: Path, tmp_path: Path
+) -> None:
+    (copy_of_bundle / "notes.txt").write_text("mine")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "manifest.json").write_text('{"name": "a web page"}')
+    model, recipe = load_model(str(tiny_checkpoint)), get_recipe("dynamic-int8")
+    with pytest.raises(BundleError, match=r"notes\.txt, which would be lost"):
+        quantize_model(model, recipe, None, copy_of_bundle, overwrite=True)
+    with pytest.raises(BundleError, match="no bundle that can be read"):
+        quantize_model(model, recipe, None, site, overwrite=True)
+    assert (copy_of_bundle / "notes.txt").read_text() == "mine"
+    assert [path.name for path in site.iterdir()] == ["manifest.json"]
+
+
+def test_what_appears_while_a_bundle_is_built_is_kept(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def appear(folder: Path, *_: object, **__: object) -> None:
+        assert folder.parent == tmp_path
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "thesis.txt").write_text("years")
+
+    monkeypatch.setattr("vlmquant.build.build.write_proved", appear)
+    with pytest.raises(BundleError, match="not a bundle"):
+        quantize_model(load_model(str(tiny_checkpoint)), get_recipe("dynamic-int8"), None, tmp_path / "b")
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "thesis.txt"]
+
+
 def test_a_failure_leaves_nothing_behind(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr("vlmquant.build.build.export_tower", fail)
+    monkeypatch.setattr("vlmquant.build.prove.export_graph", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         quantize_model(load_model(str(tiny_checkpoint)), get_recipe("dynamic-int8"), None, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ import saturation
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, open_bundle, placement, verify
 from vlmquant.bundle.placement import Placement, in_words, place, usual_engine
-from vlmquant.bundle.probes import PROBES, Probes
+from vlmquant.bundle.probes import PROBES, Probes, pixels_of
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import ENGINES, Cpu, installed_engines
@@ -93,8 +93,8 @@ def test_overflow_on_an_engine_that_saturates_is_found_and_gone_round(
     dataclasses.replace(Manifest.read(folder), requires_any_of=()).write(folder)
     monkeypatch.setattr(sys.modules["vlmquant.engines"], "ENGINES", saturation.only([saturation.SATURATING]))
     in_the_child(monkeypatch, "import saturation; saturation.main()")
-    probes = Probes.load(folder / PROBES)
-    pixels = probes.inputs("image", ImageSpec.from_folder(folder))
+    probes = Probes.load(folder / PROBES, Manifest.read(folder).head)
+    pixels = pixels_of(probes.inputs, ImageSpec.from_folder(folder))
     wrong = saturation.load(folder / "image.onnx", None)(pixels)
 
     encoder = open_bundle(folder)
@@ -102,7 +102,7 @@ def test_overflow_on_an_engine_that_saturates_is_found_and_gone_round(
     assert "saturating in float32" in encoder.name
     assert {note.partition(":")[0] for note in encoder.notes} == {"image", "text"}
     assert all("gave cosine" in note and "it runs on saturating in float32" in note for note in encoder.notes)
-    right = probes.expected["image"]
+    right = probes.expected.rows["image"]
     assert np.abs(encoder.image_tower(pixels) - right).max() < 0.01 * np.abs(right).max()
     assert np.abs(wrong - right).max() > 0.1 * np.abs(right).max()
     assert "it runs on saturating in float32" in open_subject(folder).facts["engine_warning"]
@@ -240,9 +240,9 @@ def test_overflow_that_the_bundle_tells_of_is_avoided_before_it_happens(
         encoder = open_bundle(overflowing, probe=probe)
         assert "in float32" in encoder.name
         assert all("8-bit integers can overflow on this CPU (an old one)" in note for note in encoder.notes)
-    expected = Probes.load(overflowing / PROBES)
-    pixels = expected.inputs("image", ImageSpec.from_folder(overflowing))
-    right = expected.expected["image"]
+    expected = Probes.load(overflowing / PROBES, Manifest.read(overflowing).head)
+    pixels = pixels_of(expected.inputs, ImageSpec.from_folder(overflowing))
+    right = expected.expected.rows["image"]
     assert np.abs(encoder.image_tower(pixels) - right).max() < 0.01 * np.abs(right).max()
 
 

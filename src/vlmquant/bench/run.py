@@ -17,7 +17,8 @@ from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
 from vlmquant.bench.race import TIMEOUT_SECONDS, WORKER, Record, Schedule, race
 from vlmquant.bench.result import BASELINE, BenchResult, ContenderResult, Measurement
-from vlmquant.bundle.manifest import Manifest, check_files
+from vlmquant.bundle.check import checked_bundle
+from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement import place
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unknown
 from vlmquant.process import WorkerFailed, WorkerProcess, run_program
@@ -120,8 +121,7 @@ def _checked_manifest(targets: BenchTargets) -> Manifest | None:
         raise ModelError(f"{str(targets.checkpoint)!r} has no config.json; expected a Hugging Face checkpoint folder")
     if targets.bundle is None:
         return None
-    manifest = Manifest.read(targets.bundle)
-    check_files(targets.bundle, manifest)
+    manifest = checked_bundle(targets.bundle)
     if targets.component not in manifest.components:
         raise unknown(BundleError, "component", targets.component, manifest.components)
     return manifest

@@ -4,7 +4,6 @@ As in the search over a CLIP, every candidate is built as a bundle and run on th
 data and checked on the other. The candidates are mixes of whole components instead of layers left in float.
 """
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ from statistics import median
 from vlmquant.budget.log import Drop, SearchLog, Tried, confirmation
 from vlmquant.budget.search import Budget, deliver
 from vlmquant.budget.yardstick import Half, halves, points_lost
-from vlmquant.build.blip_build import check_recipes, quantize_blip
-from vlmquant.build.build import check_free
-from vlmquant.bundle.blip_runtime import open_blip
+from vlmquant.build.build import check_exportable, new_bundle, quantize_model
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.data.sets import CaptionedImages, ImageSet, QuestionedImages
 from vlmquant.errors import DataError, unknown
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import as_writer
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
 from vlmquant.tasks.answering import METRIC as VQA_ACCURACY
@@ -88,28 +87,26 @@ def quantize_blip_within_budget(
 
     Raises NothingInsideError (a BudgetError, with the log) where no candidate is inside or the held-out half
     contradicts the one chosen, and writes nothing then; DataError where the data or the model do not fit the metric,
-    and what `quantize_blip` raises.
+    and what `quantize_model` raises.
     """
     output = Path(output)
     budget = Budget(max_drop_points, _checked_metric(model, data, metric), confident)
     mixes = {name: _by_component(model, *mix) for name, mix in candidates.items()}
     for recipes in mixes.values():
-        check_recipes(model, recipes, calibration)
-    check_free(output, overwrite)
+        check_exportable(model, recipes, calibration)
     started = time.perf_counter()
     options = options or GenerationOptions()
     yardstick = _Yardstick(model.runner(options), data, str(budget.metric), track)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.search-", dir=output.parent) as scratch:
-        folder = Path(scratch) / "candidate"
+    with new_bundle(output, overwrite) as final:
+        folder = final / "candidate"
 
         def opened() -> BlipRunner:
-            return open_blip(folder, engine=engine, threads=threads, options=options)
+            return as_writer(open_bundle(folder, engine=engine, threads=threads, options=options))
 
         tried: list[Tried] = []
         for name, recipes in mixes.items():
             begun = time.perf_counter()
-            quantize_blip(model, recipes, calibration, folder, overwrite=True, track=track)
+            quantize_model(model, recipes, calibration, folder, overwrite=True, track=track)
             tried.append(_tried(name, opened(), Manifest.read(folder), yardstick, budget, begun))
             if tried[-1].inside:
                 break
@@ -129,7 +126,7 @@ def quantize_blip_within_budget(
             confirmed=None if held_out is None else confirmation(held_out, budget.max_drop_points, budget.rule),
             seconds=time.perf_counter() - started,
         )
-        deliver(log, folder, output)
+        deliver(log, folder, final)
     return log
 
 
@@ -165,7 +162,7 @@ def _tried(
     inside = counted <= limit
     return Tried(
         name=name,
-        recipe=manifest.recipe,
+        recipe=manifest.recipes,
         float_layers=len({layer for graph in manifest.components.values() for layer in graph.kept_float}),
         drop=drop,
         latency_ms=yardstick.latency_ms(runner),

@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import nn
 
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.build.build import calibration_inputs, model_tower
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.errors import BudgetError
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import TOKEN_TABLES, sites
@@ -45,7 +45,7 @@ def mixed_precision(
     layers: list[LayerSensitivity] = []
     for component in chosen:
         inputs = calibration_inputs(model, calibration, component)
-        tower = model_tower(model, component)
+        tower = model.graphs[component]
         found = layer_sensitivity(tower, weights_only, inputs, f"{component} tower in 4 bits", track)
         # A convolution's 4-bit weights would take a byte each all the same.
         layers += [layer for layer in found if isinstance(tower.get_submodule(layer.site), nn.Linear)]
@@ -86,7 +86,7 @@ def bytes_in_8_bits(model: ClipModel, components: Sequence[str]) -> int:
         model.save_preprocessing(Path(folder))
         total = bytes_on_disk(Path(folder))
     for component in COMPONENTS:
-        tower = model_tower(model, component)
+        tower = model.graphs[component]
         total += GRAPH_BYTES + sum(4 * parameter.numel() for parameter in tower.parameters())
         if component in components:
             narrowed = [tower.get_submodule(name).get_parameter("weight") for name in sites(tower, get_recipe("w4a8"))]

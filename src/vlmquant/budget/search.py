@@ -6,7 +6,6 @@ on one half of the labelled data and checked on the other, which the search neve
 
 import json
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,14 @@ from vlmquant.budget.ladder import climb
 from vlmquant.budget.log import SEARCH, NothingInsideError, Rule, SearchLog, confirmation
 from vlmquant.budget.trial import Workshop
 from vlmquant.budget.yardstick import Texts, Yardstick
-from vlmquant.build.build import check_exportable, check_free
+from vlmquant.build.build import check_exportable, new_bundle, recipes_of
 from vlmquant.bundle.manifest import add_file
-from vlmquant.bundle.runtime import open_bundle
+from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.sets import ImageSet
 from vlmquant.errors import DataError
+from vlmquant.models.heads import as_encoder
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, get_recipe
@@ -83,16 +83,16 @@ def quantize_within_budget(
     """
     base = replace(get_recipe("static-int8") if recipe is None else recipe, outliers=None)
     chosen = check_components(components)
-    check_exportable(model, base, calibration, chosen)
-    check_free(Path(output), overwrite)
+    check_exportable(model, recipes_of(model, base, chosen), calibration)
     started = time.perf_counter()
     texts = Texts(
         templates=get_templates(budget.templates),
         plain=BUILTIN_PROMPTS if calibration is None else calibration.texts,
     )
     yardstick = Yardstick(model.encoder(), data, budget.metric, texts, track)
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{Path(output).name}.search-", dir=Path(output).parent) as scratch:
+    with new_bundle(output, overwrite) as final:
+        scratch = final / "candidates"
+        scratch.mkdir()
         workshop = Workshop(
             model=model,
             calibration=calibration,
@@ -103,8 +103,8 @@ def quantize_within_budget(
             rule=budget.rule,
             max_bytes=budget.max_bytes,
             max_latency_ms=budget.max_latency_ms,
-            open_encoder=lambda folder: open_bundle(folder, engine=engine, threads=threads),
-            scratch=Path(scratch),
+            open_encoder=lambda folder: as_encoder(open_bundle(folder, engine=engine, threads=threads)),
+            scratch=scratch,
             track=track,
         )
         tried = climb(
@@ -128,21 +128,22 @@ def quantize_within_budget(
             confirmed=None if held_out is None else confirmation(held_out, budget.max_drop_points, budget.rule),
             seconds=time.perf_counter() - started,
         )
-        deliver(log, None if best is None else workshop.folder(best.name), Path(output))
+        deliver(log, None if best is None else workshop.folder(best.name), final)
     return log
 
 
-def deliver(log: SearchLog, folder: Path | None, output: Path) -> None:
-    """Move the chosen candidate's bundle in `folder` to `output`, with the log in it.
+def deliver(log: SearchLog, folder: Path | None, final: Path) -> None:
+    """Move the chosen candidate's bundle from `folder`, inside `final`, to `final` itself, with the log in it.
 
     Raises NothingInsideError where there is none or the held-out half contradicts it.
     """
     if folder is None or log.chosen is None or log.confirmed == "no":
         raise NothingInsideError(_why(log), log)
     add_file(folder, SEARCH, json.dumps(log.to_dict(), indent=1, sort_keys=True) + "\n")
-    if output.exists():
-        shutil.rmtree(output)
-    folder.replace(output)
+    for path in folder.iterdir():
+        path.replace(final / path.name)
+    for rest in [path for path in final.iterdir() if path.is_dir()]:
+        shutil.rmtree(rest)
 
 
 def _why(log: SearchLog) -> str:

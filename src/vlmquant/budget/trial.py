@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,10 +16,11 @@ from torch import Tensor
 from vlmquant.budget.ladder import Step
 from vlmquant.budget.log import Drop, Rule, Tried
 from vlmquant.budget.yardstick import Yardstick
-from vlmquant.build.build import calibration_inputs, model_tower, write_bundle
+from vlmquant.build.build import write_bundle
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.part import Preparation
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.progress import Track
 from vlmquant.quantize.apply import plan_tower
@@ -67,7 +69,7 @@ class Workshop:
             shutil.rmtree(folder)
         return Tried(
             name=step.name,
-            recipe=manifest.recipe,
+            recipe=manifest.recipes,
             float_layers=len(step.kept_float),
             drop=drop,
             latency_ms=latency_ms,
@@ -123,18 +125,23 @@ class Workshop:
                 kept = tuple(name for name in step.kept_float if name in names)
                 stack.enter_context(swapped(plan.tower, plan.modules))
                 quantized[component] = (plan.tower, replace(recipe, keep_float=(*recipe.keep_float, *kept)))
-            write_bundle(self.model, recipe, self.calibration, quantized, folder, track=self.track)
+            write_bundle(self.model, self._prepared, quantized, folder, track=self.track)
         return folder
 
     def _plan(self, recipe: Recipe, component: str) -> Plan:
         if (recipe, component) not in self._plans:
-            tower = model_tower(self.model, component)
+            tower = self.model.tower(component)
             title = f"Calibrating the {component} tower"
             self._plans[recipe, component] = plan_tower(tower, recipe, self._inputs(component), title, self.track)
         return self._plans[recipe, component]
 
-    def _inputs(self, component: str) -> list[Tensor]:
-        return calibration_inputs(self.model, self.calibration, component)
+    def _inputs(self, component: str) -> Sequence[Tensor]:
+        (inputs,) = [part.inputs for part in self._prepared.parts if part.component == component]
+        return inputs
+
+    @cached_property
+    def _prepared(self) -> Preparation:
+        return self.model.prepare(self.calibration, self.track)
 
 
 def pair_latencies_ms(encoders: Sequence[DualEncoder]) -> list[float]:

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,14 @@ from onnxscript import opset18 as op
 from torch import Tensor, nn
 
 from vlmquant.build.narrow import store_in_4_bits, store_in_16_bits
+from vlmquant.files import write_whole
 from vlmquant.quantize import modules, rounding  # noqa: F401  (they register the operators translated below)
 
 OPSET = 18
+LARGEST_FILE = (1 << 31) - (64 << 20)
+"""Bytes of weights; protobuf cannot write 2 GiB, and the rest of a graph takes some."""
+LEAST_BESIDE = 1 << 16
+"""Bytes of the smallest tensor that is kept beside a graph: shapes and positions stay in it."""
 
 
 def _fake_quantize(values: Any, scale: float, zero_point: int, qmin: int, qmax: int) -> Any:
@@ -106,10 +110,18 @@ def export_graph(
     model = program.model_proto
     store_in_4_bits(model)
     store_in_16_bits(model)
-    temporary = path.with_name(path.name + ".tmp")
     _forget_traces(model)
-    onnx.save(model, temporary)
-    os.replace(temporary, path)
+    _save(model, path)
+
+
+def _save(model: Any, path: Path) -> None:
+    """Write `model` to `path`; weights beyond what one such file can hold go into a file beside it."""
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_FILE:
+        weights = path.with_suffix(".weights")
+        weights.unlink(missing_ok=True)  # it would be appended to
+        onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=LEAST_BESIDE)
+        return
+    write_whole(path, model.SerializeToString())
 
 
 def _by_parameter(graph: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:

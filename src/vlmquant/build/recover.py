@@ -1,16 +1,17 @@
 """`recover_model`: from a checkpoint and unlabelled data to a bundle whose weights were tuned for their recipe."""
 
-import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from vlmquant.build.build import calibration_inputs, check_exportable, check_free, write_bundle
+from vlmquant.build.build import check_exportable, new_bundle, recipes_of
+from vlmquant.build.prove import write_proved
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components
-from vlmquant.quantize.recovery.recover import recover
+from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.recovery.recover import STATE, recover
 from vlmquant.quantize.recovery.tuning import RecoverySettings
 
 
@@ -21,7 +22,7 @@ def recover_model(
     output: str | Path,
     settings: RecoverySettings | None = None,
     *,
-    components: tuple[str, ...] = COMPONENTS,
+    components: tuple[str, ...] | None = None,
     overwrite: bool = False,
     track: Track = silent,
 ) -> Path:
@@ -32,16 +33,19 @@ def recover_model(
     `quantize_model` raise.
     """
     output = Path(output)
-    chosen = check_components(components)
-    check_exportable(model, recipe, unlabelled, chosen)
-    check_free(output, overwrite)
-    if "image" in chosen and not unlabelled.images:
+    recipes = recipes_of(model, recipe, components)
+    check_exportable(model, recipes, unlabelled)
+    if "image" in recipes and not unlabelled.images:
         raise CalibrationError("the unlabelled set holds no image to tune the image tower on; pass --images")
-    inputs = {component: calibration_inputs(model, unlabelled, component) for component in chosen}
-    work = output.with_name(f"{output.name}.recovery")
-    recovered = recover(model, recipe, inputs, settings, work=work, track=track)
-    tuned = replace(recovered.recipe, name=f"{recipe.name} recovered")
-    towers = {component: (tower, tuned) for component, tower in recovered.towers.items()}
-    write_bundle(model, tuned, unlabelled, towers, output, recovered=recovered.facts, overwrite=overwrite, track=track)
-    shutil.rmtree(work)
+    with new_bundle(output, overwrite) as folder:
+        prepared = model.prepare(unlabelled)
+        inputs = {part.component: part.inputs for part in prepared.parts if part.component in recipes}
+        work = output.with_name(f"{output.name}.recovery")
+        recovered = recover(model, recipe, inputs, settings, work=work, track=track)
+        tuned = replace(recovered.recipe, name=f"{recipe.name} recovered")
+        towers = {component: (tower, tuned) for component, tower in recovered.towers.items()}
+        write_proved(folder, model, prepared, towers, recovered=recovered.facts, track=track)
+    (work / STATE).unlink(missing_ok=True)
+    with suppress(OSError):  # something of the user's is in it as well
+        work.rmdir()
     return output

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement_cache import cache_file, read_stored, store
-from vlmquant.engines import Activations, Arithmetic, choose, installed_engines, this_cpu
+from vlmquant.engines import Arithmetic, choose, installed_engines, this_cpu
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, unknown
 from vlmquant.process import WorkerFailed, WorkerProcess, why_no_workers
@@ -116,7 +116,7 @@ def usual_engine(manifest: Manifest, component: str) -> tuple[str, str]:
     ONNX Runtime took 0.8 of OpenVINO's CPU time for it and two thirds of the memory, as it does for ranges taken at run
     time.
     """
-    activations = _activations(manifest, component)
+    activations = manifest.components[component].activations
     return choose("dynamic" if component == "decoder" and activations == "static" else activations)
 
 
@@ -144,9 +144,9 @@ class _Trials:
 
     def _rows(self, way: Way) -> dict[str, dict[str, Any] | str]:
         """Return by component what the probes gave, or why they gave nothing."""
-        # The graphs of a BLIP feed each other and are proved together; a tower that crashes leaves the other alone.
+        # Graphs that feed each other are proved together; a tower that crashes leaves the other alone.
         names = list(self.manifest.components)
-        waiting = [[name] for name in names] if self.manifest.kind == "encoder" else [names]
+        waiting = [[name] for name in names] if self.manifest.head.independent else [names]
         found: dict[str, dict[str, Any] | str] = {}
         while waiting:
             try:
@@ -206,7 +206,7 @@ def _ladder(manifest: Manifest, component: str, engine: str) -> Iterator[list[Wa
     elif choice() == "measured":
         integers = [[Way(name, "integer") for name in installed]]
     # MatMulInteger is one thing on ONNX Runtime; OpenVINO computes it in float32 anyway.
-    able = [n for n in installed if n == "openvino" or _activations(manifest, component) != "dynamic"]
+    able = [n for n in installed if n == "openvino" or manifest.components[component].activations != "dynamic"]
     floats = [[Way(name, "float") for name in able]]
     if engine in able:
         floats = [[Way(engine, "float")], [Way(name, "float") for name in able if name != engine]]
@@ -220,7 +220,7 @@ def _unproved(manifest: Manifest, component: str, engine: str, why_not: str | No
     arithmetic: Arithmetic = "integer"
     if _overflows(manifest, component):
         warnings, arithmetic = [*warnings, _at_risk()], "float"
-        if _activations(manifest, component) == "dynamic" and "openvino" in installed_engines():
+        if manifest.components[component].activations == "dynamic" and "openvino" in installed_engines():
             chosen = "openvino"
     warning = "; ".join(warnings) or None
     return Placement(engine=chosen, arithmetic=arithmetic, reason=f"{reason}; not proved here", warning=warning)
@@ -228,7 +228,7 @@ def _unproved(manifest: Manifest, component: str, engine: str, why_not: str | No
 
 def _overflows(manifest: Manifest, component: str) -> bool:
     """Whether sums of this component's integers can overflow in the 16 bits that this CPU adds them in."""
-    integers = _activations(manifest, component) != "float"
+    integers = manifest.components[component].activations != "float"
     cpu = this_cpu()
     exact = cpu.exact_dot_product or (cpu.exact_dot_product is None and not cpu.is_x86)
     return bool(manifest.requires_any_of) and integers and not exact
@@ -239,17 +239,6 @@ def _at_risk() -> str:
         f"its 8-bit integers can overflow on this CPU ({this_cpu().model}); quantize it again for weights that are "
         "right and fast on every CPU"
     )
-
-
-def _activations(manifest: Manifest, component: str) -> Activations:
-    """Return when the component's activations become integers, if ever."""
-    if manifest.components[component].precision == "float32":
-        return "float"
-    recipe = manifest.recipe if manifest.kind == "encoder" else manifest.recipe["by_graph"][component]
-    activations = None if recipe is None else recipe["activations"]
-    if activations is None:
-        return "float"
-    return "static" if activations["ranges"] == "static" else "dynamic"
 
 
 def _reason(manifest: Manifest, component: str, engine: str, best: Way, right: Mapping[Way, float]) -> str:

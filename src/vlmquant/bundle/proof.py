@@ -6,14 +6,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from vlmquant.bundle.blip_probes import BlipProbes, load_probes, run_probes
-from vlmquant.bundle.blip_runtime import blip_kind, load_runner
+from vlmquant.bundle.load import load_graphs
 from vlmquant.bundle.manifest import Manifest
-from vlmquant.bundle.placement import Placement
-from vlmquant.bundle.probes import PROBES, Probes, agreement
-from vlmquant.engines import Arithmetic, load
-from vlmquant.models.blip_runner import BlipRunner
-from vlmquant.models.generate import GenerationOptions
+from vlmquant.bundle.probes import PROBES, ProbeInputs, ProbeResults, Probes, agreement, run_probes
+from vlmquant.engines import Arithmetic
+from vlmquant.errors import BundleError, VlmQuantError
+from vlmquant.models.heads import BundleHead, Run
 from vlmquant.models.spec import FloatArray, ImageSpec
 
 # Another CPU or thread count adds sums in another order, which moves a few numbers across a rounding border; through
@@ -62,74 +60,55 @@ def prove(
     threads: int | None = None,
     timed_seconds: float = 0.0,
 ) -> Iterator[ProbeRow]:
-    """Run the stored probes of `components` on `engine`; those of a BLIP come all, for each graph feeds the next.
+    """Run the stored probes of `components` on `engine`; where a graph feeds the next they come all.
 
     The files must have been checked. Each component is timed for about `timed_seconds`, one probe at a time.
     """
-    if manifest.kind == "encoder":
-        yield from _prove_encoder(folder, manifest, engine, components, arithmetic, threads, timed_seconds)
-    else:
-        yield from _prove_blip(folder, manifest, engine, arithmetic, threads, timed_seconds)
+    probes, spec = Probes.load(folder / PROBES, manifest.head), manifest.head.image_spec(folder)
+    together = [[name] for name in components] if manifest.head.independent else [list(manifest.components)]
+    for names in together:
+        graphs = load_graphs(folder, manifest, dict.fromkeys(names, (engine, arithmetic)), threads)
+        found = _found(manifest.head, graphs, probes, spec, engine)
+        calls = _calls(manifest.head, graphs, probes.inputs.first, spec) if timed_seconds else {}
+        for name in names:
+            row = _row(engine, name, found.rows[name], probes.expected.rows[name], probes.float_expected.rows[name])
+            if name == "decoder":
+                row = replace(row, equal_tokens=found.equal_tokens(probes.expected))
+            yield replace(row, latency_ms=_least_ms(*calls[name], timed_seconds)) if name in calls else row
 
 
-def _prove_encoder(
-    folder: Path,
-    manifest: Manifest,
-    engine: str,
-    components: Sequence[str],
-    arithmetic: Arithmetic,
-    threads: int | None,
-    timed_seconds: float,
-) -> Iterator[ProbeRow]:
-    probes, spec = Probes.load(folder / PROBES), ImageSpec.from_folder(folder)
-    for component in components:
-        inputs = probes.inputs(component, spec)
-        path = folder / manifest.components[component].file
-        with load(path, engine, threads, arithmetic=arithmetic) as session:
-            row = _row(engine, component, session(inputs), probes.expected[component], probes.float_expected[component])
-            yield replace(row, latency_ms=_least_ms(session, (inputs[:1],), timed_seconds))
+def _found(head: BundleHead, graphs: Mapping[str, Run], probes: Probes, spec: ImageSpec, engine: str) -> ProbeResults:
+    """Return what `graphs` make of the probes. Raises BundleError where they cannot be run, or not to such results."""
+    names = ", ".join(graphs)
+    try:
+        found = run_probes(head, graphs, probes.inputs, spec)
+    except VlmQuantError:
+        raise
+    except Exception as error:  # whatever an engine makes of a graph and probes that do not fit
+        raise BundleError(f"{names} cannot be run on {engine}: {' '.join(str(error).split())[:300]}") from error
+    for name in graphs:
+        if found.rows[name].shape != probes.expected.rows[name].shape:
+            raise BundleError(
+                f"{name} on {engine} gives results of shape {found.rows[name].shape}, stored are "
+                f"{probes.expected.rows[name].shape}; they are not of one bundle"
+            )
+    return found
 
 
-def _prove_blip(
-    folder: Path, manifest: Manifest, engine: str, arithmetic: Arithmetic, threads: int | None, timed_seconds: float
-) -> Iterator[ProbeRow]:
-    probes, expected, float_expected = load_probes(folder / PROBES)
-    assert manifest.generation is not None
-    runner = load_runner(
-        folder,
-        dict.fromkeys(
-            manifest.components, Placement(engine=engine, arithmetic=arithmetic, reason="it is to be proved")
-        ),
-        name=engine,
-        kind=blip_kind(manifest, folder),
-        generation=manifest.generation,
-        threads=threads,
-        options=GenerationOptions(),
-        batch_size=len(probes.images),
-    )
-    found = run_probes(runner, probes)
-    calls = _calls(runner, BlipProbes(probes.images[:1], probes.ids[:1])) if timed_seconds else {}
-    for graph in manifest.components:
-        row = _row(engine, graph, found.rows[graph], expected.rows[graph], float_expected.rows[graph])
-        if graph == "decoder":
-            row = replace(row, equal_tokens=found.equal_tokens(expected))
-        yield replace(row, latency_ms=_least_ms(*calls[graph], timed_seconds)) if graph in calls else row
+def _calls(
+    head: BundleHead, graphs: Mapping[str, Run], inputs: ProbeInputs, spec: ImageSpec
+) -> Mapping[str, tuple[Run, tuple[Any, ...]]]:
+    """Return each graph with what it was called with last while it ran `inputs`."""
+    calls: dict[str, tuple[Run, tuple[Any, ...]]] = {}
 
-
-def _calls(runner: BlipRunner, probes: BlipProbes) -> Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
-    """Return each graph with what it was called with last while it ran `probes`."""
-    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
-
-    def noted(graph: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(name: str, run: Run) -> Run:
         def call(*arrays: Any) -> Any:
-            calls[graph] = (function, arrays)
-            return function(*arrays)
+            calls[name] = (run, arrays)
+            return run(*arrays)
 
         return call
 
-    graphs = {graph: getattr(runner, graph) for graph in ("vision", "cross", "decoder", "question_encoder", "matcher")}
-    present: dict[str, Any] = {graph: noted(graph, call) for graph, call in graphs.items() if call is not None}
-    run_probes(replace(runner, **present), probes)
+    run_probes(head, {name: noted(name, run) for name, run in graphs.items()}, inputs, spec)
     return calls
 
 

@@ -16,14 +16,26 @@ from transformers import (
     BlipForQuestionAnswering,
 )
 
-from vlmquant.checkpoints.blip_graphs import CrossGraph, DecoderGraph, MatcherGraph, QuestionGraph, VisionGraph
+from vlmquant.checkpoints.blip_graphs import (
+    COMPONENTS,
+    CrossGraph,
+    DecoderGraph,
+    MatcherGraph,
+    QuestionGraph,
+    VisionGraph,
+)
+from vlmquant.checkpoints.blip_inputs import component_tower, prepared_blip
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, usable_device
+from vlmquant.checkpoints.part import Preparation
 from vlmquant.checkpoints.processors import blip_images, wordpiece_tokenizer
 from vlmquant.errors import ModelError, unknown
 from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import AnswererHead, CaptionerHead, MatcherHead, WritingHead
 from vlmquant.models.spec import Head, ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
+from vlmquant.progress import Track, silent
 
 KINDS: dict[str, tuple[BlipKind, Any]] = {
     "BlipForConditionalGeneration": ("captioning", BlipForConditionalGeneration),
@@ -31,14 +43,7 @@ KINDS: dict[str, tuple[BlipKind, Any]] = {
     "BlipForImageTextRetrieval": ("matching", BlipForImageTextRetrieval),
 }
 """What `architectures` in `config.json` may name, with the kind of model and transformers' class."""
-HEADS: dict[BlipKind, Head] = {"captioning": "captioner", "vqa": "answerer", "matching": "matcher"}
-COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "vision": ("vision",),
-    "question_encoder": ("question_encoder",),
-    "matcher": ("matcher",),
-    "decoder": ("cross", "decoder"),
-}
-"""What a recipe can name, and the graphs of which it consists."""
+HEAD_TYPES: dict[BlipKind, type[WritingHead]] = {head.kind: head for head in (CaptionerHead, AnswererHead, MatcherHead)}
 _STATES = ("vision", "cross", "question_encoder")
 """Graphs whose results only go to other graphs; on CUDA they stay there."""
 
@@ -71,7 +76,7 @@ class BlipModel:
     @property
     def head(self) -> Head:
         """What the graphs together do."""
-        return HEADS[self.kind]
+        return HEAD_TYPES[self.kind].name
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -114,6 +119,20 @@ class BlipModel:
             batch_size=batch_size,
             after_batch=torch.cuda.empty_cache if target.type == "cuda" else _nothing,
         )
+
+    @property
+    def bundle_head(self) -> WritingHead:
+        """What a bundle keeps beside the graphs."""
+        head = HEAD_TYPES[self.kind]
+        return head(start_id=self.start_id, end_id=self.end_id, pad_id=self.pad_id)
+
+    def tower(self, component: str) -> nn.Module:
+        """Return the float tower that the layers of `component` are in."""
+        return component_tower(self, component)
+
+    def prepare(self, calibration: CalibrationSet | None, track: Track = silent) -> Preparation:
+        """Return all that a bundle is built from; None calibrates on noise."""
+        return prepared_blip(self, calibration, track)
 
     def save_preprocessing(self, folder: Path) -> None:
         """Write the tokenizer and `preprocessor_config.json` to `folder`; `from_folder` of both reads them back."""

@@ -6,11 +6,19 @@ batched only with texts of their own length, so there is nothing to mask but the
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "vision": ("vision",),
+    "question_encoder": ("question_encoder",),
+    "matcher": ("matcher",),
+    "decoder": ("cross", "decoder"),
+}
+"""What a recipe can name, and the graphs of which it consists."""
 
 
 class VisionGraph(nn.Module):

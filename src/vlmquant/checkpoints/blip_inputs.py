@@ -1,16 +1,18 @@
 """What the graphs of a BLIP are calibrated on: images, and texts that the float model itself writes about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlmquant.checkpoints.blip import COMPONENTS, BlipModel
+from vlmquant.checkpoints.blip_examples import graph_examples
+from vlmquant.checkpoints.blip_graphs import COMPONENTS
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.graph_tower import Batch, DecodingTower, GraphTower
+from vlmquant.checkpoints.part import BATCH, Part, Preparation, probe_images
 from vlmquant.errors import DataError
 from vlmquant.models.generate import GenerationOptions, generate
 from vlmquant.models.preprocess import preprocess
@@ -22,26 +24,45 @@ from vlmquant.models.prompts import (
 )
 from vlmquant.progress import Track, silent
 
+if TYPE_CHECKING:
+    from vlmquant.checkpoints.blip import BlipModel
+
 WRITTEN = 20
 """The most tokens that the float model writes about an image, to be read by its decoder."""
 
 
-@dataclass(frozen=True, eq=False)
-class BlipPart:
-    """One component: its float tower and what that is called with."""
-
-    component: str
-    tower: nn.Module
-    inputs: Sequence[Batch]
+JUDGED = 8
+"""So many inputs of a component tell how near the simulation comes to the float model."""
 
 
-def component_tower(model: BlipModel, component: str) -> nn.Module:
+def prepared_blip(model: "BlipModel", calibration: CalibrationSet | None, track: Track = silent) -> Preparation:
+    """Return every component with its inputs, in the order in which they run.
+
+    Without a set, or without images in it, the probe images serve.
+    """
+    stand_in = CalibrationSet(tuple(probe_images((), model.image_spec)), BUILTIN_PROMPTS, "noise", "")
+    inputs = suited(model, calibration if calibration and calibration.images else stand_in)
+    return Preparation(
+        calibration=calibration and inputs,
+        parts=tuple(_parts(model, inputs, track)),
+        examples=graph_examples(model),
+        probe_ids=np.array([_probe_text(model)], dtype=np.int64),
+    )
+
+
+def _probe_text(model: "BlipModel") -> list[int]:
+    if model.kind == "captioning":
+        return [model.start_id]
+    return model.tokenizer.encode(BUILTIN_QUESTIONS[0] if model.kind == "vqa" else BUILTIN_PROMPTS[0])
+
+
+def component_tower(model: "BlipModel", component: str) -> nn.Module:
     """Return the float graphs of one component as one tower; their names come before those of their modules."""
     graphs = {graph: model.graphs[graph] for graph in COMPONENTS[component]}
     return DecodingTower(graphs) if component == "decoder" else GraphTower(graphs)
 
 
-def suited(model: BlipModel, calibration: CalibrationSet) -> CalibrationSet:
+def suited(model: "BlipModel", calibration: CalibrationSet) -> CalibrationSet:
     """Return `calibration` with the texts that `model` reads: those given, or the built-in ones for its kind.
 
     A captioner reads none but its own unless some are given. A model of few positions does without the longer of the
@@ -57,7 +78,7 @@ def suited(model: BlipModel, calibration: CalibrationSet) -> CalibrationSet:
     return replace(calibration, texts=tuple(text for text in texts if _fits(model, text)), texts_from=texts_from)
 
 
-def _fits(model: BlipModel, text: str) -> bool:
+def _fits(model: "BlipModel", text: str) -> bool:
     try:
         model.tokenizer.encode(text)
     except DataError:
@@ -65,14 +86,14 @@ def _fits(model: BlipModel, text: str) -> bool:
     return True
 
 
-def blip_parts(model: BlipModel, calibration: CalibrationSet, batch: int, track: Track = silent) -> list[BlipPart]:
-    """Return every component with its inputs, in the order in which they run; images in batches of `batch`.
+def _parts(model: "BlipModel", calibration: CalibrationSet, track: Track) -> list[Part]:
+    """Return every component with its inputs, in the order in which they run.
 
     Texts meet images in turn, as many pairs as there are of the larger. The decoder reads what the float model writes
     about each (up to `WRITTEN` tokens), and given captions. Each text is a batch of its own, as lengths differ.
     """
     pixels = [torch.from_numpy(preprocess(image, model.image_spec)) for image in calibration.images]
-    batches = [torch.stack(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+    batches = [torch.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
     seen: list[Tensor] = []
     with torch.inference_mode():
         for stacked in track(batches, "Looking at calibration images", len(batches)):
@@ -92,10 +113,16 @@ def blip_parts(model: BlipModel, calibration: CalibrationSet, batch: int, track:
         start = torch.tensor([[model.start_id]])
         given = [Batch((torch.cat([start, ids[:, 1:-1]], dim=1), states)) for ids, states in pairs]
         inputs["decoder"] = _own_texts(model, seen, track) + given
-    return [BlipPart(name, component_tower(model, name), inputs[name]) for name in model.components]
+    return [_part(model, name, inputs[name]) for name in model.components]
 
 
-def _own_texts(model: BlipModel, states: Sequence[Tensor], track: Track) -> list[Batch]:
+def _part(model: "BlipModel", component: str, inputs: Sequence[Batch]) -> Part:
+    judged = inputs[:: max(1, len(inputs) // JUDGED)][:JUDGED]
+    graphs = {graph: graph for graph in COMPONENTS[component]}
+    return Part(component, component_tower(model, component), graphs, inputs, judged)
+
+
+def _own_texts(model: "BlipModel", states: Sequence[Tensor], track: Track) -> list[Batch]:
     """Return for each of `states` (1, p, width) what the decoder reads while the float model writes about it."""
     runner = model.runner(GenerationOptions(max_new_tokens=WRITTEN))
     assert runner.cross is not None

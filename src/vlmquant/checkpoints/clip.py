@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of
+from vlmquant.checkpoints.clip_inputs import prepared_clip
+from vlmquant.checkpoints.part import Preparation
 from vlmquant.checkpoints.processors import clip_images, clip_tokenizer
 from vlmquant.errors import ModelError
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import DualEncoderHead
 from vlmquant.models.spec import FloatArray, Head, IdArray, ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
+from vlmquant.progress import Track, silent
 
 _GREATEST_ID_POOLING = 2
 """transformers reads a text `eos_token_id` of 2, a mistake in early CLIP configurations, as "the greatest id"."""
@@ -92,6 +97,19 @@ class ClipModel:
     def identity(self) -> str:
         """Return the sha256 over all that decides a result."""
         return identity_of(self.weights_sha256, self.settings_sha256)
+
+    @property
+    def bundle_head(self) -> DualEncoderHead:
+        """What a bundle keeps beside the graphs."""
+        return DualEncoderHead(logit_scale=self.logit_scale)
+
+    def tower(self, component: str) -> nn.Module:
+        """Return the float tower that the layers of `component` are in."""
+        return self.graphs[component]
+
+    def prepare(self, calibration: CalibrationSet | None, track: Track = silent) -> Preparation:
+        """Return all that a bundle is built from; None calibrates on noise and the built-in prompts."""
+        return prepared_clip(self, calibration)
 
     def encoder(self) -> DualEncoder:
         """Return the Encoder that runs both towers in torch, where their weights are."""

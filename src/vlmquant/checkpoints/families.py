@@ -9,10 +9,14 @@ import torch
 from torch import nn
 
 from vlmquant.checkpoints.blip import load_blip_checkpoint
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.checkpoint import Checkpoint
 from vlmquant.checkpoints.clip import load_clip
+from vlmquant.checkpoints.part import Preparation
 from vlmquant.checkpoints.resnet import load_clip_resnet
+from vlmquant.models.heads import BundleHead
 from vlmquant.models.spec import Head, ImageSpec
+from vlmquant.progress import Track, silent
 
 
 class FloatModel(Protocol):
@@ -61,6 +65,19 @@ class FloatModel(Protocol):
     @property
     def random_weights(self) -> bool:
         """Whether the weights were drawn, not trained."""
+        ...
+
+    @property
+    def bundle_head(self) -> BundleHead:
+        """What a bundle of it keeps beside the graphs."""
+        ...
+
+    def tower(self, component: str) -> nn.Module:
+        """Return the float tower that the layers of `component` are in."""
+        ...
+
+    def prepare(self, calibration: CalibrationSet | None, track: Track = silent) -> Preparation:
+        """Return all that a bundle is built from; None calibrates on what is built in."""
         ...
 
     def save_preprocessing(self, folder: Path) -> None:

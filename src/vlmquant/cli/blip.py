@@ -142,12 +142,11 @@ def open_subject(
     if track is not silent:
         show.line("no model given (-m): using the bundled demonstration model, which only knows drawn street scenes")
     if not (folder / MANIFEST).is_file():
-        from vlmquant.build.blip_build import quantize_blip
+        from vlmquant.build.build import quantize_model
         from vlmquant.quantize.recipes.recipe import get_recipe
 
-        recipe = get_recipe(FIRST_USE_RECIPE)
-        recipes = dict.fromkeys(float_model.components, recipe)
-        quantize_blip(float_model, recipes, streetworld.calibration_set(FIRST_USE_SCENES), folder, track=track)
+        scenes = streetworld.calibration_set(FIRST_USE_SCENES)
+        quantize_model(float_model, get_recipe(FIRST_USE_RECIPE), scenes, folder, track=track)
     return open_blip_subject(folder, engine=engine, threads=threads, device=device, options=options, probe=probe)
 
 

@@ -20,6 +20,7 @@ from vlmquant.cli.bench import write as write_bench
 from vlmquant.cli.quantize import print_manifest
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.models.spec import Encoder
 from vlmquant.progress import Track
 from vlmquant.tasks.compare import Comparison, compare
@@ -101,7 +102,7 @@ def _run(output: Path, track: Track, quiet: bool) -> Shown:
         targets = BenchTargets(bundle=folder, checkpoint=model.folder)
         race = bench(targets, batches=(1,), rounds=6, iterations=20, track=track)
         write_bench(race, output)
-    encoder, original = open_bundle(folder), model.encoder()
+    encoder, original = as_encoder(open_bundle(folder)), model.encoder()
     if not quiet:
         for note in encoder.notes:
             show.line(f"warning: {note}")

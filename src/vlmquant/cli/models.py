@@ -5,13 +5,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmquant.bundle.check import checked_bundle
 from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION
+from vlmquant.bundle.open import open_placed
 from vlmquant.bundle.placement import place
-from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.errors import EngineError
 from vlmquant.files import cache_folder
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import Track
 from vlmquant.quantize.recipes.recipe import get_recipe
@@ -76,9 +78,9 @@ def open_model(
 
 
 def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool, notes: tuple[str, ...]) -> Opened:
-    manifest = checked_encoder(folder)
+    manifest = checked_bundle(folder)
     placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
-    encoder = open_placed(folder, manifest, placements, threads)
+    encoder = as_encoder(open_placed(folder, manifest, placements, threads))
     reasons = dict.fromkeys(f"{placed.way} ({placed.reason})" for placed in placements.values())
     notes = (*notes, *encoder.notes, f"engine: {'; '.join(reasons)}")
     if manifest.calibration is not None:

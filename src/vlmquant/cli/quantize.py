@@ -105,7 +105,7 @@ def quantize(
     if is_blip(checkpoint, allow_pickle=allow_pickle):
         if max_megabytes is not None or max_latency_ms is not None:
             raise RecipeError("--max-megabytes and --max-latency-ms are for a CLIP; a BLIP takes --component-recipe")
-        from vlmquant.build.blip_build import quantize_blip
+        from vlmquant.build.build import quantize_model
         from vlmquant.checkpoints import load_blip
 
         blip = load_blip(checkpoint, allow_pickle=allow_pickle)
@@ -130,7 +130,7 @@ def quantize(
             )
         else:
             recipes = {**dict.fromkeys(blip.components if named is None else named, chosen), **by_component}
-            quantize_blip(blip, recipes, calibration, output, overwrite=overwrite, track=track)
+            quantize_model(blip, recipes, calibration, output, overwrite=overwrite, track=track)
     elif by_component:
         raise RecipeError("--component-recipe is for a BLIP; a CLIP has one recipe and --components")
     else:
@@ -161,7 +161,7 @@ def quantize(
             check_size(output, max_bytes)
     manifest = Manifest.read(output)
     if json_output:
-        show.as_json(dataclasses.asdict(manifest) if log is None else log.to_dict())
+        show.as_json(manifest.to_dict() if log is None else log.to_dict())
     else:
         print_manifest(output, manifest)
     if log is not None and (code := EXIT_CODES[str(log.confirmed)]):

@@ -1,6 +1,5 @@
 """`vlmquant recover`."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +53,7 @@ def recover(
     )
     manifest = Manifest.read(output)
     if json_output:
-        show.as_json(dataclasses.asdict(manifest))
+        show.as_json(manifest.to_dict())
         return
     print_manifest(output, manifest)
     facts = manifest.source["recovered"]

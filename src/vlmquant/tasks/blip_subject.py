@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlmquant.bundle.blip_runtime import checked_blip, open_placed_blip
+from vlmquant.bundle.check import checked_bundle
 from vlmquant.bundle.manifest import MANIFEST
+from vlmquant.bundle.open import open_placed
 from vlmquant.bundle.placement import place
 from vlmquant.checkpoints import load_blip
 from vlmquant.errors import EngineError
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.heads import as_writer
 from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.subject import deciding, engine_facts, package_version
 
@@ -36,7 +38,7 @@ def open_blip_subject(
     """Open a bundle folder, a checkpoint folder or a hub id.
 
     `engine`, `threads` and `probe` are those of a bundle, `device` ("cpu", "cuda" for float16 there, "auto") that of a
-    checkpoint. Raises EngineError where one is asked for that the model cannot take, and what `open_blip` and
+    checkpoint. Raises EngineError where one is asked for that the model cannot take, and what `open_bundle` and
     `load_blip` raise.
     """
     options = options or GenerationOptions()
@@ -45,14 +47,14 @@ def open_blip_subject(
             raise EngineError(
                 f"{str(model)!r} is a bundle, whose engines run on the CPU; --device {device} needs a checkpoint"
             )
-        manifest = checked_blip(Path(model))
+        manifest = checked_bundle(Path(model))
         placements = place(Path(model), manifest, engine=engine, threads=threads, probe=probe)
-        runner = open_placed_blip(Path(model), manifest, placements, threads, options)
+        runner = as_writer(open_placed(Path(model), manifest, placements, threads, options))
         facts = {
             "kind": "bundle",
             "precision": ", ".join(f"{name} {part.precision}" for name, part in sorted(manifest.components.items())),
             **engine_facts(placements),
-            "weights": digest(sorted((name, part.sha256) for name, part in manifest.files.items())),
+            "weights": manifest.identity,
         }
     else:
         if engine not in ("auto", "torch"):

@@ -65,8 +65,8 @@ def describe_model(model: str) -> ModelFacts:
         return ModelFacts(
             name=manifest.name,
             bytes_on_disk=manifest.total_bytes + (folder / MANIFEST).stat().st_size,
-            bits={component: _bits(manifest.components[component], manifest.recipe) for component in COMPONENTS},
-            recipe=str(manifest.recipe["name"]),
+            bits={component: _bits(facts) for component, facts in manifest.components.items()},
+            recipe=manifest.precision,
             calibrated_on="" if calibration is None else str(calibration["images_from"]),
         )
     folder = resolve(model)
@@ -87,8 +87,7 @@ def bits_name(bits: Bits) -> str:
     return f"W{weights}" if activations == FLOAT_BITS else f"W{weights}A{activations}"
 
 
-def _bits(component: ComponentFacts, recipe: Mapping[str, Any]) -> Bits:
-    if component.precision == "float32":
+def _bits(component: ComponentFacts) -> Bits:
+    if component.recipe is None:
         return FLOAT_BITS, FLOAT_BITS
-    activations = recipe["activations"]
-    return int(recipe["weights"]["bits"]), FLOAT_BITS if activations is None else int(activations["bits"])
+    return component.recipe.weight_bits, component.recipe.activation_bits or FLOAT_BITS

@@ -6,13 +6,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmquant.bundle.check import checked_bundle
 from vlmquant.bundle.manifest import MANIFEST
+from vlmquant.bundle.open import open_placed
 from vlmquant.bundle.placement import Placement, in_words, place, warnings_of
-from vlmquant.bundle.runtime import checked_encoder, open_placed
 from vlmquant.checkpoints import load_model
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.models.heads import as_encoder
 from vlmquant.tasks.protocol import digest
 
 if TYPE_CHECKING:
@@ -51,16 +53,15 @@ def open_subject(model: str | Path, *, engine: str = "auto", threads: int | None
 
 
 def _open_bundle(folder: Path, engine: str, threads: int | None, probe: bool) -> Subject:
-    manifest = checked_encoder(folder)
+    manifest = checked_bundle(folder)
     placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
-    encoder = open_placed(folder, manifest, placements, threads)
+    encoder = as_encoder(open_placed(folder, manifest, placements, threads))
     components = {name: facts.precision for name, facts in manifest.components.items()}
-    weights = digest(sorted((name, facts.sha256) for name, facts in manifest.files.items()))
     facts = {
         "kind": "bundle",
         "precision": ", ".join(f"{name} {precision}" for name, precision in sorted(components.items())),
         **engine_facts(placements),
-        "weights": weights,
+        "weights": manifest.identity,
         "vlmquant": package_version("vlmquant"),
     }
     return subject_of(encoder, facts)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vlmquant.build.build import calibration_inputs
 from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.lab.analysis.sites import BINS, place_of, site_facts
 from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.recipes.recipe import get_recipe

@@ -13,12 +13,14 @@ from typing import TypeVar
 from torch import nn
 
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.build.build import calibration_inputs, quantize_model
+from vlmquant.build.build import quantize_model
 from vlmquant.build.export import export_tower
-from vlmquant.bundle.manifest import MANIFEST, Manifest, check_files
+from vlmquant.bundle.check import checked_bundle
+from vlmquant.bundle.manifest import MANIFEST, Manifest
 from vlmquant.bundle.placement import place
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.engines import choose, load
 from vlmquant.lab.sweep.plan import FLOAT, FLOAT_BITS, Bits, Pair, Precision
 from vlmquant.models.spec import FloatArray
@@ -144,7 +146,7 @@ class Towers:
         """Return the bundle of a precision; it is made, or made again if it was altered, where it is missing."""
         folder = self.folder / "bundles" / f"{name}-{self.subject(name).identity[:12]}"
         if (folder / MANIFEST).is_file():
-            check_files(folder, Manifest.read(folder))
+            checked_bundle(folder)
             return folder
         return quantize_model(self.model, self.precisions[name].recipe, self.calibration, folder, track=self.track)
 

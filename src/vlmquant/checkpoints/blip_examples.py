@@ -1,39 +1,19 @@
-"""The graphs of a BLIP to ONNX: the names of their inputs and outputs, and which of their axes may vary."""
+"""Examples of what the graphs of a BLIP are called with: the names of inputs and outputs, and which axes may vary."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
-from vlmquant.build.export import export_graph
-from vlmquant.checkpoints.blip import BlipModel
+from vlmquant.checkpoints.part import GraphExample
+
+if TYPE_CHECKING:
+    from vlmquant.checkpoints.blip import BlipModel
 
 ROWS, LENGTH, PAST = 2, 3, 5
 """Sizes of the axes that may vary in an example: torch.export takes each for fixed where it is 1."""
 
 
-@dataclass(frozen=True, eq=False)
-class GraphExample:
-    """The inputs of one graph by name, which of their axes may vary, and the names of its outputs."""
-
-    inputs: Mapping[str, Tensor]
-    varying: Mapping[str, tuple[int, ...]]
-    outputs: tuple[str, ...]
-
-    @property
-    def audited(self) -> list[Any]:
-        """The inputs as arrays, cut to one row; a decoder's to one new id, as it runs when it writes."""
-        rows_axis = {"past": 2}
-        cut = {name: values.narrow(rows_axis.get(name, 0), 0, 1) for name, values in self.inputs.items()}
-        if "past" in cut:
-            cut["ids"] = cut["ids"][:, :1]
-        return [values.contiguous().numpy() for values in cut.values()]
-
-
-def graph_examples(model: BlipModel) -> dict[str, GraphExample]:
+def graph_examples(model: "BlipModel") -> dict[str, GraphExample]:
     """Return for each graph of `model` an example of its inputs, drawn from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(ROWS, 3, model.image_spec.crop_height, model.image_spec.crop_width, generator=generator)
@@ -58,8 +38,3 @@ def graph_examples(model: BlipModel) -> dict[str, GraphExample]:
     varying = {"ids": (0, 1), "past": (2, 4), **dict.fromkeys(names, (0, *(axis + 1 for axis in positions)))}
     examples["decoder"] = GraphExample({"ids": ids, "past": past, **memory}, varying, ("logits", "present"))
     return examples
-
-
-def export_blip_graph(graph: nn.Module, example: GraphExample, path: Path) -> None:
-    """Write one graph, float or quantized, as ONNX to `path`."""
-    export_graph(graph, example.inputs, example.varying, example.outputs, path)
