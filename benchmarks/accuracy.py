@@ -29,7 +29,8 @@ from benchmarks.scoring import COMBINATIONS, against_float, encode, score, show,
 from benchmarks.towers import simulated
 from vlmquant import get_recipe, open_bundle
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.budget.search import Budget, quantize_within_budget
+from vlmquant.budget.budget import Budget
+from vlmquant.budget.search import quantize_within_budget
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.models.encoder import DualEncoder

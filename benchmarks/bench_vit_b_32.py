@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.data import CALIBRATION_IMAGES, noise
 from benchmarks.results import ResultFile, add_output
 from vlmquant.bench import BenchTargets, bench
-from vlmquant.bench.run import COMPONENTS
 from vlmquant.bench.table import markdown
+from vlmquant.bench.targets import TOWERS
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.architectures import random_checkpoint
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
                 iterations=arguments.iterations,
                 track=bar,
             )
-            for component in COMPONENTS
+            for component in TOWERS
         }
     quantize = {"seconds": quantize_seconds, "calibration_images": CALIBRATION_IMAGES}
     result.save({**{component: one.to_dict() for component, one in benched.items()}, "quantize": quantize})

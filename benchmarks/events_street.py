@@ -6,7 +6,9 @@
 """
 
 import argparse
+import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ FPS = 5.0
 
 
 def table(scores: EventScores) -> dict[str, Any]:
+    """Return the scores by event and over all; None where nothing was true or found, so that a ratio has no value."""
     rows = {}
     for name in EVENT_NAMES:
         counts = scores[name].by_iou
@@ -35,20 +38,31 @@ def table(scores: EventScores) -> dict[str, Any]:
             "true": counts.true,
             "found": counts.found,
             "matched": counts.matched,
-            "precision": counts.precision,
-            "recall": counts.recall,
-            "f1": counts.f1,
+            "precision": _defined(counts.precision),
+            "recall": _defined(counts.recall),
+            "f1": _defined(counts.f1),
         }
     state = [scores[name].by_iou for name in STATE_EVENTS]
     total = sum(state[1:], start=state[0])
     return {
         "events": rows,
-        "state_events_micro_f1": total.f1,
-        "state_events_macro_f1": sum(counts.f1 for counts in state) / len(state),
-        "all_micro_f1": scores.micro.f1,
-        "false_alarms_per_hour": scores.false_alarms_per_hour,
-        "mean_average_precision": scores.mean_average_precision,
+        "state_events_micro_f1": _defined(total.f1),
+        "state_events_macro_f1": _defined(sum(counts.f1 for counts in state) / len(state)),
+        "all_micro_f1": _defined(scores.micro.f1),
+        "false_alarms_per_hour": _defined(scores.false_alarms_per_hour),
+        "mean_average_precision": _defined(scores.mean_average_precision),
     }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def show(name: str, scores: Mapping[str, Any]) -> None:
+    """Print the scores of one model."""
+    print(name, {key: value for key, value in scores.items() if key != "events"})
+    for event, row in scores["events"].items():
+        print(f"  {event:24} true {row['true']:3} found {row['found']:3} matched {row['matched']:3} F1 {row['f1']}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +108,4 @@ def run(arguments: argparse.Namespace) -> None:
     seconds = sum(detection.end_seconds for detection in found["float"])
     result.save({"video_seconds": seconds, "results": results})
     for name, scores in results.items():
-        print(name, {key: round(value, 3) for key, value in scores.items() if key != "events"})
-        for event, row in scores["events"].items():
-            counts = f"true {row['true']:3} found {row['found']:3} matched {row['matched']:3}"
-            print(f"  {event:24} {counts} F1 {row['f1']:.2f}")
+        show(name, scores)

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 from benchmarks.racing import all_latencies_ms, raced, round_medians_ms
 from benchmarks.results import add_output, provenance
 from vlmquant import CalibrationSet, get_recipe, load_model
-from vlmquant.bench.environment import available_cores
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio, quantile
 from vlmquant.bench.race import Record, Schedule
@@ -31,6 +30,7 @@ from vlmquant.bench.worker import peak_rss_bytes
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, verify
 from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.limits import available_cores
 from vlmquant.tasks.result import save_json
 
 T = TypeVar("T")

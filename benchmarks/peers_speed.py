@@ -24,13 +24,13 @@ from benchmarks.peers_worker import FLOAT_ONNX, OURS_ONNX, WORKER
 from benchmarks.racing import all_latencies_ms, raced, round_medians_ms
 from benchmarks.results import ResultFile, add_output
 from vlmquant import get_recipe, load_model
-from vlmquant.bench.environment import available_cores
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio
 from vlmquant.bench.race import Record, Schedule
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.engines import ENGINES
+from vlmquant.limits import available_cores
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS
 

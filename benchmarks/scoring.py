@@ -10,6 +10,7 @@ from benchmarks.data import Data
 from vlmquant import Encoder, load_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.sets import QuestionedImages
+from vlmquant.files import digest
 from vlmquant.lab.stress import stressed
 from vlmquant.metrics.ranking import refuse_non_finite
 from vlmquant.models.encoder import DualEncoder
@@ -18,12 +19,11 @@ from vlmquant.models.spec import FloatArray, Image, ImageSpec
 from vlmquant.progress import bar
 from vlmquant.tasks.answering import score_answers
 from vlmquant.tasks.captioning import compare_captions, score_captions
-from vlmquant.tasks.classification import embed_classes, score_zero_shot
+from vlmquant.tasks.classification import score_zero_shot
 from vlmquant.tasks.compare import compare
-from vlmquant.tasks.encode import BATCH_SIZE
-from vlmquant.tasks.protocol import digest
+from vlmquant.tasks.encode import BATCH_SIZE, embed_classes, encode_captions
 from vlmquant.tasks.result import TaskResult
-from vlmquant.tasks.retrieval import encode_captions, score_retrieval
+from vlmquant.tasks.retrieval import score_retrieval
 
 COMBINATIONS = ("image", "text", "both")
 """Which towers are not float."""

@@ -25,7 +25,7 @@ from vlmquant.models.spec import FloatArray
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme
-from vlmquant.tasks.classification import embed_classes
+from vlmquant.tasks.encode import embed_classes
 
 BATCH = 64
 

@@ -3,14 +3,19 @@
 import ast
 import json
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import events_street
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.results import RESULTS, ROOT, ResultFile, code_state
 from benchmarks.tables.pages import PAGES, TABLE, TABLES, filled
 from vlmquant.errors import DataError, VlmQuantError
+from vlmquant.streetworld.videos import EVENT_NAMES
+from vlmquant.tasks.events import score_events
 
 HEAD = {"model": "a CLIP", "calibration": ("64 images",)}
 
@@ -107,3 +112,34 @@ def test_each_table_stands_on_a_page_and_one_that_is_not_known_is_refused() -> N
     assert sorted(set(marked)) == sorted(TABLES)
     with pytest.raises(VlmQuantError, match="unknown table 'speeds'; known: ablation"):
         filled("<!-- table:speeds -->\n<!-- /table -->")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One event, true or found."""
+
+    name: str
+    start_seconds: float
+    end_seconds: float
+    mean_score: float = 0.8
+
+
+class SearchedVideo:
+    """Ten seconds in which one event was found."""
+
+    names = EVENT_NAMES
+    end_seconds = 10.0
+    pts_seconds = np.arange(10.0)
+    scores = np.full((10, len(EVENT_NAMES)), 0.1, np.float32)
+    events = (Timed(EVENT_NAMES[0], 1, 5),)
+
+
+def test_a_ratio_of_no_events_is_null_in_the_result(tmp_path: Path) -> None:
+    video = SearchedVideo()
+    scores = events_street.table(score_events([video], [[Timed(EVENT_NAMES[0], 1, 5)]]))
+    ResultFile(tmp_path / "found.json", {}).save(scores)
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["events"][EVENT_NAMES[0]]["f1"] == found["all_micro_f1"] == 1.0
+    assert [found["events"][EVENT_NAMES[1]][ratio] for ratio in ("precision", "recall", "f1")] == [None] * 3
+    assert found["state_events_macro_f1"] is None
+    events_street.show("float", found)

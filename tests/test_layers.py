@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "vlmquant"
-LEAVES = ("errors", "files", "process", "progress", "text", "metrics")
+LEAVES = ("errors", "files", "limits", "process", "progress", "text", "metrics")
 DEPLOY = (*LEAVES, "data", "models", "engines", "bundle", "video")
 """From the leaves up: what runs a bundle. Each package imports only what stands before it."""
 MAKE = ("checkpoints", "quantize", "build")
-USE = ("opening", "streetworld", "bench", "tasks", "budget", "lab", "doctor", "selfcheck", "report", "cli")
+USE = ("streetworld", "opening", "bench", "tasks", "budget", "lab", "doctor", "selfcheck", "report", "demo", "cli")
 NOT_FOR_MAKE = ("video",)
 
 

@@ -25,6 +25,7 @@ EXPECTED = {
     "quantize_within_budget",
     "retrieval",
     "verify",
+    "watch",
     "write_detection",
     "zero_shot",
 }

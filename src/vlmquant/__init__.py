@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmquant.budget.search import Budget as Budget
+    from vlmquant.budget.budget import Budget as Budget
     from vlmquant.budget.search import quantize_within_budget as quantize_within_budget
     from vlmquant.build.build import quantize_model as quantize_model
     from vlmquant.bundle.manifest import Manifest as Manifest
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from vlmquant.video.detect import detect as detect
     from vlmquant.video.events import EventRule as EventRule
     from vlmquant.video.score import EventQuery as EventQuery
+    from vlmquant.video.watch import watch as watch
     from vlmquant.video.write import write_detection as write_detection
 
 _HOMES = {
-    "Budget": "vlmquant.budget.search",
+    "Budget": "vlmquant.budget.budget",
     "CalibrationSet": "vlmquant.checkpoints.calibration_set",
     "Encoder": "vlmquant.models.spec",
     "EventQuery": "vlmquant.video.score",
@@ -51,6 +52,7 @@ _HOMES = {
     "quantize_within_budget": "vlmquant.budget.search",
     "retrieval": "vlmquant.tasks.retrieval",
     "verify": "vlmquant.bundle.verify",
+    "watch": "vlmquant.video.watch",
     "write_detection": "vlmquant.video.write",
     "zero_shot": "vlmquant.tasks.classification",
 }

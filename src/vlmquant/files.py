@@ -5,14 +5,17 @@ process dies. So what lies there under the name of a temporary while nobody hold
 cleared away.
 """
 
+import errno
+import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vlmquant.errors import VlmQuantError
 
@@ -24,12 +27,13 @@ except ImportError:  # pragma: no cover
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:
-    """Write `content` (text as UTF-8) to `path` through a temporary file beside it, and return `path`.
+    """Write `content` to `path` through a temporary file beside it, and return `path`.
 
-    After a crash or a power cut the old file or the new one is there, never a part. Whoever else is writing it is
-    waited for. Raises OSError.
+    Text is written as UTF-8, what UTF-8 has no bytes for (names of files may hold such) as escapes. After a crash or a
+    power cut the old file or the new one is there, never a part. Whoever else is writing it is waited for.
+    Raises OSError.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp")
     with _locked(temporary, wait=True) as descriptor:
         try:
@@ -43,6 +47,23 @@ def write_whole(path: Path, content: bytes | str) -> Path:
             temporary.unlink(missing_ok=True)
             raise
     return path
+
+
+@contextmanager
+def growing_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written bit by bit; `path` appears, complete, at the end of the `with`, else nothing does.
+
+    Raises OSError.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -162,3 +183,36 @@ def cache_folder(name: str) -> Path:
     except RuntimeError as error:  # a user without a home, as containers have them
         raise VlmQuantError("this user has no home folder to remember things in; set XDG_CACHE_HOME to one") from error
     return home / "vlmquant" / name
+
+
+def digest(*parts: object) -> str:
+    """Return the sha256 of JSON-like values."""
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+LEAST_FREE_BYTES = 2**20
+
+
+def check_writable(folder: Path) -> None:
+    """See, before any work, that files can be written into `folder`, which need not exist; nothing is left behind.
+
+    Raises VlmQuantError where something on the way is a file, where it may not be written, its name is too long, or no
+    room is left.
+    """
+    try:
+        there = folder
+        while not there.exists() and there != there.parent:
+            if there.is_symlink():
+                raise FileNotFoundError(errno.ENOENT, "it is a link to nothing", str(there))
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"\0")
+            probe.flush()
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise VlmQuantError(
+            f"cannot write {str(folder)!r}: {error.strerror or error}; choose another output"
+        ) from error
+    if free < LEAST_FREE_BYTES:
+        raise VlmQuantError(f"cannot write {str(folder)!r}: its disk is full; make room, or choose another output")

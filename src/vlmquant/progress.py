@@ -1,7 +1,12 @@
-"""Progress bars as a value: long-running functions take a `Track` and default to `silent`."""
+"""Progress as a value: long-running functions take a `Track` and default to `silent`."""
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
+from typing import IO, Protocol, TypeVar
+
+from vlmquant.text import printable
 
 T = TypeVar("T")
 
@@ -23,6 +28,58 @@ def silent(items: Iterable[T], description: str, total: int | None = None) -> It
 def bar(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield the items behind a progress bar on standard error."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import track
 
-    yield from track(items, description=description, total=total, console=Console(stderr=True), transient=True)
+    title = escape(printable(description))
+    yield from track(items, description=title, total=total, console=Console(stderr=True), transient=True)
+
+
+class PlainLines:
+    """A `Track` for files and pipes: a line every ten seconds, also within an item that takes long."""
+
+    def __init__(
+        self, stream: IO[str], every_seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Write to `stream`; the first line comes after `every_seconds`, so short work shows none."""
+        self._stream, self._every_seconds, self._clock = stream, every_seconds, clock
+        self._last = clock()
+
+    def __call__(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield every item of `items`; a thread writes the lines meanwhile."""
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        begun, done, ended = self._clock(), 0, threading.Event()
+
+        def write_lines() -> None:
+            while not ended.wait(max(0.0, self._last + self._every_seconds - self._clock())):
+                self._last = self._clock()
+                with suppress(OSError, ValueError):  # nobody reads any more
+                    print(progress_line(description, done, total, self._last - begun), file=self._stream, flush=True)
+
+        writer = threading.Thread(target=write_lines, daemon=True)
+        writer.start()
+        try:
+            for item in items:
+                yield item
+                done += 1
+        finally:
+            ended.set()
+            writer.join()
+
+
+def progress_line(description: str, done: int, total: int | None, seconds: float) -> str:
+    """Return how far the work is after so many `seconds`, and how long the rest takes where that can be told."""
+    counted = f"{done}" if total is None else f"{done} of {total}"
+    line = f"{printable(description)}: {counted} after {duration(seconds)}"
+    if total is None or not 0 < done <= total:
+        return line
+    return f"{line}, about {duration(seconds * (total - done) / done)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it: 42 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

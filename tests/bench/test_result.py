@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 from vlmquant.bench.contenders import CONTENDERS
-from vlmquant.bench.environment import Environment, available_cores, this_environment
+from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.bench.measure import Ratio
 from vlmquant.bench.result import (
     BASELINE,
@@ -20,6 +20,7 @@ from vlmquant.bench.result import (
 )
 from vlmquant.bench.table import columns, markdown, rich_tables, rows
 from vlmquant.errors import DataError
+from vlmquant.limits import available_cores
 from vlmquant.report.bench_chart import bench_figure, bench_png
 
 ENVIRONMENT = Environment(

@@ -9,16 +9,19 @@ import pytest
 from PIL import Image
 
 from fakes import tiny_blip_folder
-from vlmquant.budget.blip import quantize_blip_within_budget
+from vlmquant.budget.blip_candidates import BlipCandidates
+from vlmquant.budget.budget import Budget
 from vlmquant.budget.log import NothingInsideError, SearchLog
+from vlmquant.budget.search import quantize_within_budget, search
 from vlmquant.budget.yardstick import halves, subset
 from vlmquant.bundle import Manifest, open_bundle
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.data.detect import read
+from vlmquant.data.folders import read_flat_folder
 from vlmquant.data.sets import CaptionedImages, QuestionedImages
-from vlmquant.errors import BudgetError, CalibrationError, DataError
+from vlmquant.errors import BudgetError, CalibrationError, DataError, RecipeError
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.streetworld.questions import write_questions
 
@@ -55,9 +58,7 @@ def test_the_first_candidate_inside_is_written_with_the_log(
     captioner: BlipModel, captioned: CaptionedImages, few: CalibrationSet, tmp_path: Path
 ) -> None:
     output = tmp_path / "bundle"
-    log = quantize_blip_within_budget(
-        captioner, few, captioned, output, max_drop_points=100, metric="bleu-4", options=OPTIONS
-    )
+    log = quantize_within_budget(captioner, few, captioned, Budget(100, "bleu-4"), output, options=OPTIONS)
     assert [one.name for one in log.tried] == ["static-int8"] == [log.chosen]
     assert log.tried[0].drop.metric == "BLEU-4"
     assert log.tried[0].drop.samples == 10
@@ -76,15 +77,18 @@ def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
     captioner: BlipModel, captioned: CaptionedImages, few: CalibrationSet, tmp_path: Path
 ) -> None:
     with pytest.raises(BudgetError, match="none of 2 candidates is inside 0 points of cider") as caught:
-        quantize_blip_within_budget(
-            captioner, few, captioned, tmp_path / "b", max_drop_points=0, candidates=COARSE, options=OPTIONS
+        search(
+            BlipCandidates(model=captioner, calibration=few, mixes=COARSE, options=OPTIONS),
+            captioned,
+            Budget(0),
+            tmp_path / "b",
         )
     assert isinstance(caught.value, NothingInsideError)
     log: SearchLog = caught.value.log
     assert [one.name for one in log.tried] == list(COARSE)
     assert all(one.drop.points > 0 and not one.inside for one in log.tried)
     assert f"the nearest is {log.nearest().name!r} with {log.nearest().drop.points:.2f}" in str(caught.value)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 6
     assert log.chosen is None
     assert not list(tmp_path.iterdir())
 
@@ -94,15 +98,8 @@ def test_answers_are_searched_over_too(few: CalibrationSet, tmp_path: Path) -> N
     write_questions(tmp_path / "asked", count=20)
     data = read(tmp_path / "asked")
     safe = {"8-bit weights": ("int8-weights", "int8-weights")}
-    log = quantize_blip_within_budget(
-        model,
-        None,
-        data,
-        tmp_path / "b",
-        max_drop_points=1,
-        candidates=safe,
-        options=GenerationOptions(max_new_tokens=2),
-    )
+    family = BlipCandidates(model=model, calibration=None, mixes=safe, options=GenerationOptions(max_new_tokens=2))
+    log = search(family, data, Budget(1), tmp_path / "b")
     assert (log.metric, log.chosen) == ("vqa_accuracy", "8-bit weights")
     assert log.tried[0].drop.samples == 40, "four questions about each of ten pictures"
 
@@ -122,14 +119,18 @@ def test_questions_go_with_their_pictures(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_any_work(
     captioner: BlipModel, captioned: CaptionedImages, few: CalibrationSet, tmp_path: Path
 ) -> None:
-    for metric, complaint in (("vqa_accuracy", "it has no questions"), ("meteor", "meteor.*bleu-4, cider")):
+    output = tmp_path / "b"
+    for metric, complaint in (("vqa_accuracy", "vqa_accuracy.*bleu-4, cider"), ("meteor", "meteor.*bleu-4, cider")):
         with pytest.raises(DataError, match=complaint):
-            quantize_blip_within_budget(captioner, few, captioned, tmp_path / "b", max_drop_points=1, metric=metric)
-    with pytest.raises(DataError, match="between 0 and 100"):
-        quantize_blip_within_budget(captioner, few, captioned, tmp_path / "b", max_drop_points=-1)
+            quantize_within_budget(captioner, few, captioned, Budget(1, metric), output)
+    bare = read_flat_folder(Path(captioned.images.refs[0].path).parent)
+    with pytest.raises(DataError, match=r"cider is not possible on .* it has no captions"):
+        quantize_within_budget(captioner, few, bare, Budget(1), output)
     with pytest.raises(CalibrationError, match="static-int8"):
-        quantize_blip_within_budget(captioner, None, captioned, tmp_path / "b", max_drop_points=1)
+        quantize_within_budget(captioner, None, captioned, Budget(1), output)
+    with pytest.raises(RecipeError, match="leave recipe and components out"):
+        quantize_within_budget(captioner, few, captioned, Budget(1), output, components=("vision",))
     matcher = replace(captioner, kind="matching")
     with pytest.raises(DataError, match="is a BLIP for matching"):
-        quantize_blip_within_budget(matcher, few, captioned, tmp_path / "b", max_drop_points=1)
+        quantize_within_budget(matcher, few, captioned, Budget(1), output)
     assert not list(tmp_path.iterdir())

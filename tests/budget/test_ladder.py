@@ -4,9 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
-from vlmquant.budget.ladder import Step, climb
+from vlmquant.budget.ladder import Ladder, Step, climb
 from vlmquant.budget.log import Drop, Tried
 
+LADDER = Ladder(
+    first=Step(name="base"),
+    safe=(Step(name="int8-weights", preset="int8-weights"), Step(name="fp16", preset="fp16")),
+    by_layer=True,
+    components=("image", "text"),
+)
 WORST = tuple(f"layer{i}" for i in range(40))
 
 
@@ -31,7 +37,7 @@ def made_up(
 
 
 def run(try_step: Callable[[Step], Tried], rank: Callable[[bool], tuple[str, ...]] = lambda _: WORST) -> list[Tried]:
-    return climb(try_step, rank, "base", ("image", "text"), "point estimate")
+    return climb(LADDER, try_step, rank, "point estimate")
 
 
 def test_the_fastest_is_tried_first_and_nothing_after_it_when_it_will_do() -> None:
@@ -43,9 +49,7 @@ def test_the_fastest_is_tried_first_and_nothing_after_it_when_it_will_do() -> No
 
 
 def test_nothing_slower_is_tried_where_all_integers_are_too_slow() -> None:
-    tried = climb(
-        made_up(lambda step: False), lambda _: WORST, "base", ("image", "text"), "point estimate", max_latency_ms=0.5
-    )
+    tried = climb(LADDER, made_up(lambda step: False), lambda _: WORST, "point estimate", max_latency_ms=0.5)
     assert [one.name for one in tried] == ["base"]
 
 
@@ -83,3 +87,14 @@ def test_everything_is_tried_before_giving_up() -> None:
     tried = run(made_up(lambda step: False))
     assert not any(one.inside for one in tried)
     assert len({one.name for one in tried}) == len(tried) == 2 + 5 + 4
+
+
+def test_a_family_without_layers_goes_through_its_candidates_in_order() -> None:
+    mixes = Ladder(first=Step(name="a"), safe=(Step(name="b"), Step(name="c")))
+
+    def refused(_: bool) -> tuple[str, ...]:
+        raise AssertionError("no ranking is needed")
+
+    tried = climb(mixes, made_up(lambda step: step.name == "b"), refused, "point estimate")
+    assert [one.name for one in tried] == ["a", "b"]
+    assert len(climb(mixes, made_up(lambda step: False), refused, "point estimate")) == 3

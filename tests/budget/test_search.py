@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlmquant.budget.budget import Budget
 from vlmquant.budget.ladder import Step
 from vlmquant.budget.log import Drop, NothingInsideError, Tried
-from vlmquant.budget.search import Budget, quantize_within_budget
+from vlmquant.budget.search import quantize_within_budget
 from vlmquant.budget.trial import Workshop
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.open import open_bundle
@@ -77,7 +78,7 @@ def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
     with pytest.raises(NothingInsideError, match=r"nearest is '.*4 worst layers float' with 2\.60") as caught:
         quantize_within_budget(hard, calibration, data, budget, tmp_path / "b", components=("image",))
     assert isinstance(caught.value, BudgetError)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 6
     assert caught.value.log.nearest().name in str(caught.value)
     assert caught.value.log.chosen is None
     assert not list(tmp_path.iterdir())

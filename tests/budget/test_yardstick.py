@@ -5,14 +5,14 @@ import pytest
 from PIL import Image
 
 from vlmquant.budget.log import Drop, confirmation
-from vlmquant.budget.yardstick import Texts, Yardstick, default_metric, halves
+from vlmquant.budget.yardstick import Texts, Yardstick, default_metric, encoder_metrics, halves
 from vlmquant.checkpoints import load_model
 from vlmquant.data.folders import read_flat_folder, read_image_folder
 from vlmquant.data.sets import ImageSet, LabelledImages
 from vlmquant.errors import DataError
 from vlmquant.models.encoder import DualEncoder
 
-TEXTS = Texts(templates=("a {}.",), plain=("a dog", "a street", "nothing"))
+METRICS = encoder_metrics(Texts(templates=("a {}.",), plain=("a dog", "a street", "nothing")))
 
 
 def pictures(folder: Path, count: int) -> Path:
@@ -49,24 +49,24 @@ def test_halves_are_disjoint_whole_and_the_same_in_any_order(labelled: ImageSet)
 
 
 def test_the_metric_follows_from_the_data(labelled: ImageSet, tmp_path: Path) -> None:
-    assert default_metric(labelled) == "top1"
-    assert default_metric(read_flat_folder(pictures(tmp_path / "flat", 2))) == "fidelity"
+    assert default_metric(labelled, METRICS) == "top1"
+    assert default_metric(read_flat_folder(pictures(tmp_path / "flat", 2)), METRICS) == "fidelity"
 
 
 def test_a_metric_that_the_data_do_not_allow_is_refused(
     labelled: ImageSet, encoder: DualEncoder, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="no captions"):
-        Yardstick(encoder, labelled, "recall@1", TEXTS)
+        Yardstick(encoder, labelled, "recall@1", METRICS)
     with pytest.raises(DataError, match=r"'top2'.*fidelity, recall@1, top1"):
-        Yardstick(encoder, labelled, "top2", TEXTS)
+        Yardstick(encoder, labelled, "top2", METRICS)
     with pytest.raises(DataError, match="at least 20"):
-        Yardstick(encoder, read_flat_folder(pictures(tmp_path / "few", 3)), None, TEXTS)
+        Yardstick(encoder, read_flat_folder(pictures(tmp_path / "few", 3)), None, METRICS)
 
 
 @pytest.mark.parametrize("metric", ["top1", "fidelity"])
 def test_a_model_loses_nothing_against_itself(labelled: ImageSet, encoder: DualEncoder, metric: str) -> None:
-    drop = Yardstick(encoder, labelled, metric, TEXTS).drop(encoder, "search")
+    drop = Yardstick(encoder, labelled, metric, METRICS).drop(encoder, "search")
     assert drop.points == drop.low == drop.high == 0
 
 
@@ -85,7 +85,7 @@ def test_fidelity_is_the_worse_tower_in_points_of_cosine(labelled: ImageSet, enc
             other /= np.linalg.norm(other, axis=1, keepdims=True)
             return (0.5 * rows + 0.75**0.5 * other).astype(np.float32)
 
-    drop = Yardstick(encoder, labelled, "fidelity", TEXTS).drop(Turned(), "held-out")
+    drop = Yardstick(encoder, labelled, "fidelity", METRICS).drop(Turned(), "held-out")
     assert drop.metric == "text cosine"
     assert drop.points == pytest.approx(50, abs=1e-3)
 

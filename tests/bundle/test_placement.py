@@ -22,9 +22,9 @@ from vlmquant.engines import ENGINES, Cpu, installed_engines
 from vlmquant.errors import BundleError, EngineError, VlmQuantError
 from vlmquant.files import cache_folder
 from vlmquant.models.spec import ImageSpec
+from vlmquant.opening import open_named
 from vlmquant.quantize.recipes.recipe import get_recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
-from vlmquant.tasks.subject import open_subject
 
 OLD = Cpu("an old one", "x86_64", frozenset({"sse4_1", "avx2"}))
 VNNI = ("avx512_vnni",)
@@ -105,7 +105,7 @@ def test_overflow_on_an_engine_that_saturates_is_found_and_gone_round(
     right = probes.expected.rows["image"]
     assert np.abs(encoder.image_tower(pixels) - right).max() < 0.01 * np.abs(right).max()
     assert np.abs(wrong - right).max() > 0.1 * np.abs(right).max()
-    assert "it runs on saturating in float32" in open_subject(folder).facts["engine_warning"]
+    assert "it runs on saturating in float32" in open_named(folder).facts["engine_warning"]
     with pytest.raises(BundleError, match="computes something else"):
         verify(folder)
 

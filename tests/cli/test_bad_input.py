@@ -62,6 +62,11 @@ def folder_with_a_fake_image(place: Place) -> Path:
     return place.photos
 
 
+def broken_link(place: Place) -> Path:
+    (place.folder / "link").symlink_to(place.folder / "nowhere")
+    return place.folder / "link"
+
+
 def checkpoint_with(value: float) -> Callable[[Place], Path]:
     def write(place: Place) -> Path:
         folder = tiny_clip_folder(place.folder / "bad")
@@ -100,8 +105,14 @@ CASES: dict[str, tuple[str, Callable[[Place], object], str]] = {
     "no images asked for": ("--images", lambda _: 0, "got 0"),
     "no texts": ("--texts", lambda place: place.recipe("\n\n", ".txt"), "is empty"),
     "texts in no encoding": ("--texts", lambda place: place.photos / "0.png", "0.png"),
-    "unknown component": ("--components", lambda _: "image,audio", "unknown component 'audio'"),
-    "a latency without a search": ("--max-latency-ms", lambda _: 5, "give --max-drop and --data too"),
+    "unknown component": ("--components", lambda _: "image,audio", "component of a dual-encoder 'audio'"),
+    "a drop without data": ("--max-drop", lambda _: 5, "--max-drop and --data go together"),
+    "data without a drop": ("--data", lambda place: place.photos, "a budget needs a bound"),
+    "a size of nothing": ("--max-megabytes", lambda _: 0, "must be above 0"),
+    "an output below a file": ("-o", lambda place: place.photos / "0.png" / "b", "Not a directory"),
+    "an output with a long name": ("-o", lambda place: place.folder / ("n" * 300) / "b", "File name too long"),
+    "an output in a broken link": ("-o", lambda place: broken_link(place) / "b", "it is a link to nothing"),
+    "an option that is not there": ("--colour", lambda _: "red", "No such option: --colour"),
     "NaN weight": ("checkpoint", checkpoint_with(float("nan")), "vision_model.encoder.layers.1.mlp.fc1.weight"),
     "infinite weight": ("checkpoint", checkpoint_with(float("inf")), "vision_model.encoder.layers.1.mlp.fc1.weight"),
 }

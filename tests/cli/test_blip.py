@@ -109,7 +109,7 @@ def test_captioning_against_itself_loses_nothing(run, captioner, pictures):
     words = ("evaluate", captioner, "--against", captioner, "--data", pictures.parent, "--task", "captioning", "--json")
     code, out, err = run(*words, "--max-tokens", 4)
     assert code == 0, err
-    changes = json.loads(out)["changes"]
+    changes = json.loads(out)["tasks"]["captioning"]["comparisons"]
     assert {change["metric"] for change in changes} >= {"BLEU-4", "CIDEr", "ROUGE-L", "equal captions"}
     assert all(change["difference"]["estimate"] == 0 for change in changes)
 
@@ -122,30 +122,56 @@ def test_vqa_is_read_scored_and_saved(run, answerer, tmp_path):
     code, out, err = run(*words, "--max-tokens", 2, "-o", tmp_path / "run")
     assert code == 0, err
     assert "vqa_accuracy" in out
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["changes"][0]["samples"] == 12
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["tasks"]["vqa"]
+    assert found["comparisons"][0]["samples"] == 12
 
 
-def test_one_blip_task_at_a_time_and_only_where_it_is_possible(run, captioner, pictures):
-    code, _, err = run("evaluate", captioner, "--data", pictures.parent, "--task", "captioning", "--task", "vqa")
-    assert (code, "go alone" in err) == (2, True)
-    code, _, err = run("evaluate", captioner, "--data", pictures.parent, "--task", "vqa")
-    assert (code, "no questions" in err) == (2, True)
-
-
-def test_quantize_searches_within_a_budget(run, captioner, pictures, tmp_path):
-    lines = ["image,caption"]
-    for i in range(20):
-        Image.new("RGB", (40, 40), (12 * i, 0, 0)).save(pictures / f"{i:02}.png")
-        lines.append(f"{i:02}.png,a red bus {i}")
-    (pictures.parent / "captions.csv").write_text("\n".join(lines))
-    words = ("quantize", captioner, "--data", pictures.parent, "--calibrate", pictures, "--images", 2)
-    output = tmp_path / "bundle"
-    code, _, err = run(*words, "--max-drop", 1, "--metric", "vqa_accuracy", "-o", output)
-    assert (code, "it has no questions" in err) == (2, True), err
-    code, _, err = run(*words, "--max-drop", 1, "--component-recipe", "decoder=fp16", "-o", output)
-    assert (code, "itself" in err) == (2, True), err
-    assert not output.exists()
-    code, out, err = run(*words, "--max-drop", 100, "--max-tokens", 3, "--json", "-o", output)
+def test_a_run_without_a_task_is_reported(run, captioner, pictures, tmp_path):
+    words = ("evaluate", captioner, "--against", captioner, "--data", pictures.parent, "--max-tokens", 4)
+    code, out, err = run(*words, "--max-drop", 1, "-o", tmp_path / "run")
+    assert code == 4, err  # eleven pictures cannot tell
+    assert "captioning on captions: " in out
+    assert "verdict: undecided" in out
+    code, out, err = run("report", tmp_path / "run", "-o", tmp_path / "r.html", "--json")
     assert code == 0, err
-    assert json.loads(out) == json.loads((output / "search.json").read_text())
-    assert json.loads(out)["metric"] == "cider"
+    scores = {row["metric"]: row for row in json.loads(out)["scores"]}
+    assert scores["CIDEr"]["difference"] == scores["BLEU-4"]["difference"] == 0
+    assert "captioning" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_outputs_that_cannot_be_written_are_found_before_the_work(run, captioner, pictures, tmp_path):
+    (tmp_path / "afile").write_text("mine")
+    for words in (
+        ("evaluate", captioner, "--data", pictures.parent, "-o", tmp_path / "afile"),
+        ("evaluate", captioner, "--data", pictures.parent, "--cache", tmp_path / "afile" / "x"),
+        ("caption", pictures, "-m", captioner, "-o", tmp_path / "afile" / "c.csv"),
+    ):
+        code, _, err = run(*words)
+        assert code == 2, words
+        assert err.startswith("error: ")
+        assert "afile" in err
+        assert err.count("\n") == 1
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_a_picture_that_was_replaced_is_captioned_again(run, captioner, pictures, tmp_path, monkeypatch):
+    calls = []
+    caption = BlipRunner.caption
+
+    def dying(self, images, prompt=""):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise SystemExit(9)
+        return caption(self, images, prompt)
+
+    monkeypatch.setattr(BlipRunner, "caption", dying)
+    words = ("caption", pictures, "-m", captioner, "-o", tmp_path / "c.jsonl", "--max-tokens", 4)
+    assert run(*words)[0] == 9
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(pictures / "00.png")
+    assert run(*words)[0] == 0
+    assert calls == [8, 3, 4]
+
+
+def test_only_what_the_model_can_do(run, captioner, pictures):
+    code, _, err = run("evaluate", captioner, "--data", pictures.parent, "--task", "vqa")
+    assert (code, "vqa takes an answerer" in err) == (2, True)

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
+from fakes import tiny_blip_folder
 from vlmquant import streetworld
 from vlmquant.cli import main
-from vlmquant.cli.models import Opened
 from vlmquant.errors import VideoError
 from vlmquant.models.spec import ImageSpec
 from vlmquant.video.events import EventRule
@@ -113,14 +113,26 @@ def test_thresholds_out_of_order_are_a_user_error(run, video: Path, tiny_bundle:
 )
 def test_one_threshold_alone_takes_the_other_along(words, on: float, off: float) -> None:
     given = {words[0].removeprefix("--"): float(words[1])}
-    rule = EventRule.of(**given)
+    rule = EventRule().changed(**given)
     assert (rule.on, rule.off) == (on, off)
 
 
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever model is named is one that takes any picture for anything."""
-    monkeypatch.setattr("vlmquant.cli.detect.open_model", lambda *_, **__: Opened(AnyEncoder(), ()))
+    monkeypatch.setattr("vlmquant.cli.detect.open_named", lambda *_, **__: AnyOpened())
+
+
+class AnyOpened:
+    notes = ()
+
+    @property
+    def facts(self):
+        return {"weights": "0" * 64}
+
+    @property
+    def encoder(self):
+        return AnyEncoder()
 
 
 class AnyEncoder:
@@ -222,7 +234,7 @@ def test_an_annotated_copy_that_fails_spoils_nothing(run, fake_model, clip, tmp_
     def fail(*_: object, **__: object) -> None:
         raise VideoError("no such luck")
 
-    monkeypatch.setattr("vlmquant.video.write_mp4.write_mp4", fail)
+    monkeypatch.setattr("vlmquant.report.searched.write_mp4", fail)
     code, out, err = run("detect", clip, "-e", "a dog", "-o", tmp_path, "--json")
     assert code == 0, err
     result = json.loads(out)["videos"][0]
@@ -240,6 +252,8 @@ def test_an_annotated_copy_that_fails_spoils_nothing(run, fake_model, clip, tmp_
         (("CLIP", "--fps", "nan"), "frames per second"),
         (("CLIP", "--stream", "7"), "no picture in stream 7"),
         (("CLIP", "CLIP"), "more than once"),
+        (("CLIP", "-e", "a dog"), "names must differ"),
+        (("CLIP", "--events-file", "none.toml"), "none.toml cannot be read"),
         (("CLIP", "-e", "..."), "no words"),
     ],
 )
@@ -249,6 +263,23 @@ def test_mistakes_are_one_sentence_before_any_work(run, clip: Path, tmp_path: Pa
     assert (code, err.count("\n"), err.startswith("error: ")) == (2, 1, True)
     assert said in err
     assert not (tmp_path / "out").exists()
+
+
+def test_events_of_a_file_follow_their_own_rules_and_embeddings_are_kept(run, fake_model, clip, tmp_path) -> None:
+    events = tmp_path / "events.toml"
+    events.write_text('[[event]]\nname = "never"\non = 0.9\n[[event]]\nname = "always"\non = 0.1\noff = 0.1\n')
+    out = tmp_path / "out"
+    code, text, err = run("detect", clip, "--events-file", events, "--keep-embeddings", "-o", out, "--json")
+    assert code == 0, err
+    (found,) = json.loads(text)["videos"][0]["events"]
+    assert (found["name"], found["start_seconds"]) == ("always", 0.0)
+    table = np.load(out / "embeddings.npy")
+    facts = json.loads((out / "embeddings.json").read_text())
+    assert table["embedding"].shape == (facts["rows"], facts["dimension"]) == (6, 1)
+    assert (facts["model"], facts["model_sha256"]) == ("any", "0" * 64)
+    page = (out / "index.html").read_text()
+    assert "begins at 0.9, ends below 0.6 (never); begins at 0.1, ends below 0.1 (always)" in page
+    assert 'href="embeddings.npy"' in page
 
 
 def test_too_little_memory_is_said(run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,3 +316,19 @@ def test_a_bundle_cannot_run_as_float(run, video: Path, tiny_bundle: Path) -> No
     code, _, err = run("detect", video, "-m", tiny_bundle, "-e", "a dog", "--float")
     assert code == 2
     assert "--float" in err
+
+
+def test_a_captioner_finds_no_events_and_says_what_it_does(run, video: Path, tmp_path: Path) -> None:
+    captioner = tiny_blip_folder(tmp_path / "captions", "captioning")
+    code, out, err = run("detect", video, "-m", captioner, "-e", "a dog", "-o", tmp_path / "out")
+    assert code == 2
+    assert "is a captioner, which writes captions" in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "out").exists()
+
+
+def test_float_and_an_engine_contradict_each_other(run, video: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = ("detect", video, "-m", tiny_checkpoint, "-e", "a dog", "-o", tmp_path / "out", "--float")
+    code, _, err = run(*words, "--engine", "openvino")
+    assert (code, "--float runs in torch" in err) == (2, True)

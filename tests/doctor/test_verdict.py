@@ -3,10 +3,10 @@
 import pytest
 
 from vlmquant.doctor.contenders import Arithmetic
-from vlmquant.doctor.limits import Cores
 from vlmquant.doctor.products import Product
 from vlmquant.doctor.verdict import Verdict, judge
 from vlmquant.engines import Cpu
+from vlmquant.limits import Cores
 
 EXACT = Cpu("Zen 4", "x86_64", frozenset({"avx512_vnni"}))
 INEXACT = Cpu("Zen 3", "x86_64", frozenset({"avx2"}))

@@ -11,11 +11,11 @@ from vlmquant.bench.measure import Ratio
 from vlmquant.bench.result import BenchResult, ContenderResult, Measurement
 from vlmquant.data.images import EncodedImage, LazyImages
 from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
+from vlmquant.opening import ModelFacts
 from vlmquant.tasks.classification import score_zero_shot
 from vlmquant.tasks.compare import compare
 from vlmquant.tasks.evaluate import Evaluation
 from vlmquant.tasks.fidelity import Embedded, compare_embeddings
-from vlmquant.tasks.model_facts import ModelFacts
 from vlmquant.tasks.retrieval import score_retrieval
 from vlmquant.tasks.runs import Run, read_run, save_run
 
@@ -107,6 +107,8 @@ def evaluation_of(data, candidate, reference, max_drop_points, with_reference):
     (after, results), (before, expected) = sides["clip static-int8"], sides["clip"]
     return Evaluation(
         data=data,
+        model=INT8,
+        reference=FLOAT if with_reference else None,
         skipped={} if results else {"zero-shot": "there are no labels"},
         results=results,
         reference_results=expected if with_reference else {},
@@ -121,7 +123,7 @@ def evaluation_of(data, candidate, reference, max_drop_points, with_reference):
 
 def saved(folder, evaluation=None, model=INT8, reference=FLOAT) -> Run:
     evaluation = labelled_evaluation() if evaluation is None else evaluation
-    save_run(folder, evaluation, model, None if evaluation.reference_embeddings is None else reference)
+    save_run(folder, replace(evaluation, model=model, reference=evaluation.reference and reference))
     return read_run(folder)
 
 

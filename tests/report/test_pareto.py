@@ -70,3 +70,21 @@ def test_points_too_near_for_two_labels_share_one():
     found = [candidate("a", 2**20, 3.0, 0.5), candidate("b", 2**21, 2.0, 0.6), candidate("c", 2**21, 2.0, 0.6)]
     texts = {text.get_text() for text in pareto_figure(found, "top-1").axes[0].texts}
     assert texts == {"1", "2, 3"}
+
+
+@pytest.mark.parametrize(("fidelity", "score"), [((0.9991, 1.0), (0.995, 0.9)), ((1.0, 1.0), (1.0, 1.0))])
+def test_no_axis_reaches_beyond_what_there_can_be(fidelity, score):
+    models = [
+        Candidate(
+            label=str(i),
+            size_bytes=(i + 1) * 2**20,
+            latency_ms=3.0,
+            score=Interval(score[i], score[i] - 0.05, 1.0),
+            fidelity=fidelity[i],
+            n=100,
+        )
+        for i in range(2)
+    ]
+    for axes in pareto_figure(models, "top-1").axes:
+        low, high = axes.get_ylim()
+        assert low < high <= (100 if axes.get_ylabel() == "top-1 (%)" else 1)

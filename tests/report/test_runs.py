@@ -15,7 +15,7 @@ from runs_made import (
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.errors import DataError
-from vlmquant.tasks.model_facts import ModelFacts, describe_model
+from vlmquant.opening import ModelFacts, open_named
 from vlmquant.tasks.runs import latency_ms, read_evidence, read_run, save_run
 from vlmquant.tasks.similarity import load_similarity, sample_similarity, save_similarity
 
@@ -178,7 +178,7 @@ def test_the_method_is_the_recipe_without_its_bits(recipe, method):
 
 
 def test_a_bundle_and_its_checkpoint_are_described(tiny_bundle, tiny_checkpoint):
-    bundle, checkpoint = describe_model(str(tiny_bundle)), describe_model(str(tiny_checkpoint))
+    bundle, checkpoint = open_named(tiny_bundle).about, open_named(tiny_checkpoint).about
     assert bundle.name == Manifest.read(tiny_bundle).name
     assert bundle.bytes_on_disk == sum(path.stat().st_size for path in tiny_bundle.iterdir())
     assert bundle.bits == {"image": (8, 8), "text": (8, 8)}
@@ -190,6 +190,6 @@ def test_a_bundle_and_its_checkpoint_are_described(tiny_bundle, tiny_checkpoint)
 def test_a_run_is_only_a_run_once_it_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmquant.tasks.runs.save_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        save_run(tmp_path / "run", labelled_evaluation(), INT8, FLOAT)
+        save_run(tmp_path / "run", labelled_evaluation())
     with pytest.raises(DataError, match="neither a run"):
         read_evidence([tmp_path / "run"])

@@ -5,7 +5,8 @@ import pytest
 from colour_encoder import ColourEncoder, ConstantEncoder, plain
 
 from vlmquant.errors import DataError
-from vlmquant.tasks.classification import embed_classes, zero_shot
+from vlmquant.tasks.classification import zero_shot
+from vlmquant.tasks.encode import embed_classes
 
 NAMES = ("red", "green", "blue")
 

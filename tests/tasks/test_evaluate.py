@@ -11,12 +11,13 @@ from PIL import Image
 from vlmquant.data.folders import read_image_folder
 from vlmquant.errors import DataError, EngineError
 from vlmquant.models.encoder import DualEncoder
+from vlmquant.opening import RunsOn, open_named
+from vlmquant.tasks import embeddings
 from vlmquant.tasks import evaluate as module
-from vlmquant.tasks.cache import SHARD_ROWS
 from vlmquant.tasks.compare import Verdict
 from vlmquant.tasks.evaluate import evaluate
 from vlmquant.tasks.result import load_result
-from vlmquant.tasks.subject import open_subject
+from vlmquant.tasks.store import SHARD_ROWS
 
 CLASSES = ("red", "green", "blue", "dark", "light", "grey")
 
@@ -75,7 +76,13 @@ def test_a_model_against_itself_on_all_tasks(tiny_checkpoint: Path, labelled: Pa
 def test_a_bundle_against_its_checkpoint(
     tiny_bundle: Path, tiny_checkpoint: Path, captioned: Path, tmp_path: Path
 ) -> None:
-    found = evaluate(tiny_bundle, captioned, reference=tiny_checkpoint, cache=tmp_path / "cache", engine="onnxruntime")
+    found = evaluate(
+        tiny_bundle,
+        captioned,
+        reference=tiny_checkpoint,
+        cache=tmp_path / "cache",
+        runs_on=RunsOn(engine="onnxruntime"),
+    )
     assert set(found.results) == {"retrieval"}
     assert found.results["retrieval"].subject["engine"] == "onnxruntime"
     for comparison in found.comparisons["retrieval"]:
@@ -103,7 +110,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
         )
 
     run("whole")
-    opened, real = [0], module.preprocess
+    opened, real = [0], embeddings.preprocess
 
     def counting(image, spec):  # type: ignore[no-untyped-def]
         opened[0] += 1
@@ -111,7 +118,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
             raise KeyboardInterrupt
         return real(image, spec)
 
-    monkeypatch.setattr(module, "preprocess", counting)
+    monkeypatch.setattr(embeddings, "preprocess", counting)
     with pytest.raises(KeyboardInterrupt):
         run("cut")
     assert not (tmp_path / "cut" / "out").exists()
@@ -149,10 +156,10 @@ def test_one_changed_weight_or_step_is_another_subject(tiny_checkpoint: Path, tm
         content = path.read_bytes()
         assert old in content or not old
         path.write_bytes(content.replace(old, new, 1) if old else content[:-1] + bytes([content[-1] ^ 1]))
-        return open_subject(folder).identity
+        return open_named(folder).identity
 
     identities = {
-        open_subject(tiny_checkpoint).identity,
+        open_named(tiny_checkpoint).identity,
         changed("model.safetensors", b"", b""),
         changed("preprocessor_config.json", b'"resample": 3', b'"resample": 2'),
     }
@@ -173,14 +180,16 @@ def test_wrong_requests_are_named(tiny_checkpoint: Path, labelled: Path, tmp_pat
     def run(**changes):  # type: ignore[no-untyped-def]
         return evaluate(tiny_checkpoint, labelled, cache=tmp_path / "cache", **changes)
 
-    with pytest.raises(DataError, match="unknown task 'vqa'; known: linear-probe, retrieval, zero-shot"):
+    with pytest.raises(DataError, match="unknown task 'singing'; known: captioning, fidelity, linear-probe, matching"):
+        run(tasks=["singing"])
+    with pytest.raises(DataError, match="vqa takes an answerer; this model is a dual-encoder, which does zero-shot, "):
         run(tasks=["vqa"])
     with pytest.raises(DataError, match=r"retrieval is not possible on .*: it has no captions"):
         run(tasks=["retrieval"])
     with pytest.raises(DataError, match="unknown template set 'eighty'"):
         run(templates="eighty")
     with pytest.raises(EngineError, match="runs in torch, not on 'openvino'"):
-        run(engine="openvino")
+        run(runs_on=RunsOn(engine="openvino"))
     with pytest.raises(DataError, match="without labels or captions red needs a float reference"):
         evaluate(tiny_checkpoint, labelled / "red", cache=tmp_path / "cache")
 
@@ -188,17 +197,17 @@ def test_wrong_requests_are_named(tiny_checkpoint: Path, labelled: Path, tmp_pat
 def test_a_broken_model_is_not_scored(
     tiny_checkpoint: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = open_subject(tiny_checkpoint)
+    opened = open_named(tiny_checkpoint)
 
     def broken(pixels: np.ndarray) -> np.ndarray:
-        rows = subject.encoder.image_tower(pixels)
+        rows = opened.encoder.image_tower(pixels)
         rows[0] = 0
         return rows
 
     import dataclasses
 
-    encoder: DualEncoder = dataclasses.replace(subject.encoder, image_tower=broken)
-    monkeypatch.setattr(module, "open_subject", lambda *_, **__: dataclasses.replace(subject, encoder=encoder))
+    encoder: DualEncoder = dataclasses.replace(opened.encoder, image_tower=broken)
+    monkeypatch.setattr(module, "open_named", lambda *_, **__: dataclasses.replace(opened, runner=encoder))
     data = read_image_folder(labelled)
     with pytest.raises(DataError, match=r"not finite: blue/00\.png"):
         evaluate("broken", data, tasks=["zero-shot"], cache=tmp_path / "cache")

@@ -13,8 +13,8 @@ from vlmquant.streetworld.questions import IMAGE_NAME, write_questions
 from vlmquant.tasks.answering import METRIC, score_answers, write_answers
 from vlmquant.tasks.captioning import compare_captions, score_captions, token_agreement, write_captions
 from vlmquant.tasks.compare import Verdict, compare
-from vlmquant.tasks.journal import Journal
 from vlmquant.tasks.matching import match_pairs, score_matching
+from vlmquant.tasks.store import Journal
 
 IMAGES = [np.full((2, 2, 3), shade, dtype=np.uint8) for shade in range(20)]
 IDS = [f"p{i}" for i in range(20)]

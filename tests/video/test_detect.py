@@ -7,9 +7,10 @@ import pytest
 
 from vlmquant.errors import DataError, VideoError
 from vlmquant.models.spec import ImageSpec
-from vlmquant.video.detect import THUMBNAIL_PIXELS, Detection, detect
+from vlmquant.video.detect import Detection, detect
 from vlmquant.video.events import EventRule
 from vlmquant.video.score import EventQuery
+from vlmquant.video.watch import THUMBNAIL_PIXELS
 
 FPS = 10
 SHARP = EventRule(on=0.6, off=0.4, min_duration_seconds=0.3, merge_gap_seconds=0.5, smoothing_seconds=0.0)

@@ -123,3 +123,8 @@ def test_normalized_ignores_articles_case_and_punctuation_only() -> None:
 def test_bad_queries_are_refused(query, words: str) -> None:
     with pytest.raises(DataError, match=words):
         query()
+
+
+def test_a_text_that_is_not_utf8_is_refused():
+    with pytest.raises(DataError, match="is not UTF-8"):
+        EventQuery.from_text("a caf\udce9")

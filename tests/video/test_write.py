@@ -216,15 +216,15 @@ def test_without_truth_there_is_no_truth_in_the_timeline(detection: Detection) -
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["score", "on 0.8", "off 0.6", "found"]
 
 
-HOSTILE = "=cmd|'/c calc' $x^$ [red]a[/red] \x1b[2J\u202e\udce9"
-SHOWN = "=cmd|'/c calc' $x^$ [red]a[/red] \\x1b[2J\\u202e\\udce9"
+HOSTILE = "=cmd|'/c calc' $x^$ [red]a[/red] \x1b[2J\u202e"
+SHOWN = "=cmd|'/c calc' $x^$ [red]a[/red] \\x1b[2J\\u202e"
 
 
 @pytest.fixture
 def hostile(detection: Detection) -> Detection:
     """Names that spreadsheets, terminals and drawing libraries would act on."""
     query = EventQuery(HOSTILE, ("@a dog", "-1"))
-    info = replace(detection.info, path=Path("folder") / f"{HOSTILE.replace('/', ' ')}.mp4")
+    info = replace(detection.info, path=Path("folder") / f"{HOSTILE.replace('/', ' ')}\udce9.mp4")
     return replace(detection, info=info, queries=(query,), events=(found(HOSTILE, 0.5, 2.0),),
                    thumbnails=detection.thumbnails[:1], scores=detection.scores[:, :1])  # fmt: skip
 
@@ -235,9 +235,10 @@ def test_names_are_written_literally_and_do_nothing(hostile: Detection, tmp_path
         (row,) = list(csv.DictReader(file))
     assert row["name"] == f"'{SHOWN}"
     assert row["video"].startswith("'=cmd")
+    assert row["video"].endswith("\\udce9.mp4")
     assert row["prompts"] == "'@a dog | -1"
     assert paths["scores"].read_text(encoding="utf-8").splitlines()[0] == f"pts_seconds,'{SHOWN}"
-    assert json.loads(paths["jsonl"].read_text(encoding="utf-8"))["name"] == HOSTILE.replace("\udce9", "\\udce9")
+    assert json.loads(paths["jsonl"].read_text(encoding="utf-8"))["name"] == HOSTILE
     vtt = paths["vtt"].read_text(encoding="utf-8")
     assert "\\x1b[2J" in vtt
     assert "\x1b" not in vtt

@@ -3,5 +3,5 @@
 from vlmquant.bench.result import BenchResult as BenchResult
 from vlmquant.bench.result import ContenderResult as ContenderResult
 from vlmquant.bench.result import Measurement as Measurement
-from vlmquant.bench.run import BenchTargets as BenchTargets
 from vlmquant.bench.run import bench as bench
+from vlmquant.bench.targets import BenchTargets as BenchTargets

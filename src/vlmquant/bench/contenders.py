@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmquant.bench.measure import bytes_on_disk
+from vlmquant.bench.writing import GENERATION, bundle_writer, float_writer
 from vlmquant.engines import Coverage, engine
 from vlmquant.engines.openvino import capabilities
 from vlmquant.engines.session import AnyArray
@@ -40,17 +41,21 @@ class Contender:
     """`runs_on` says what `build` is given: a checkpoint folder or the path of an ONNX graph.
 
     `packages` must be installed. `build` takes (path, component, threads). `why_not` is asked first, in the same
-    process, and returns the reason where this machine cannot run the contender.
+    process, and returns the reason where this machine cannot run the contender. `writes`: it also times a BLIP from
+    picture to text (the component `GENERATION`), given the folder of the checkpoint or bundle.
     """
 
     runs_on: str
     packages: tuple[str, ...]
     build: Callable[[Path, str, int], Running]
     why_not: Callable[[], str | None] = lambda: None
+    writes: bool = False
 
 
 def torch_fp32(path: Path, component: str, threads: int) -> Running:
     """Eager torch in float32."""
+    if component == GENERATION:
+        return _writing(*float_writer(path, threads))
     return _torch(_torch_tower(path, component, threads))
 
 
@@ -112,12 +117,12 @@ def without_bf16() -> str | None:
 
 def bundle_on_openvino(path: Path, component: str, threads: int) -> Running:
     """The bundle's graph on OpenVINO."""
-    return _bundle_graph("openvino", path, threads)
+    return _bundle("openvino", path, component, threads)
 
 
 def bundle_on_onnxruntime(path: Path, component: str, threads: int) -> Running:
     """The bundle's graph on ONNX Runtime."""
-    return _bundle_graph("onnxruntime", path, threads)
+    return _bundle("onnxruntime", path, component, threads)
 
 
 TORCH = ("torch", "transformers")
@@ -132,7 +137,7 @@ _EXPECTED_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
 )
 
 CONTENDERS: dict[str, Contender] = {
-    "torch-fp32": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_fp32),
+    "torch-fp32": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_fp32, writes=True),
     "torch-dynamic-int8": Contender(
         runs_on=CHECKPOINT, packages=TORCH, build=torch_dynamic_int8, why_not=without_dynamic_int8
     ),
@@ -144,8 +149,10 @@ CONTENDERS: dict[str, Contender] = {
     "openvino-bf16": Contender(
         runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_bf16, why_not=without_bf16
     ),
-    "bundle-openvino": Contender(runs_on=BUNDLE, packages=("openvino",), build=bundle_on_openvino),
-    "bundle-onnxruntime": Contender(runs_on=BUNDLE, packages=("onnxruntime",), build=bundle_on_onnxruntime),
+    "bundle-openvino": Contender(runs_on=BUNDLE, packages=("openvino",), build=bundle_on_openvino, writes=True),
+    "bundle-onnxruntime": Contender(
+        runs_on=BUNDLE, packages=("onnxruntime",), build=bundle_on_onnxruntime, writes=True
+    ),
 }
 
 
@@ -153,12 +160,18 @@ def _float_graph(name: str, path: Path, threads: int, precision: str) -> Running
     return Running(engine(name).load(path, threads, precision), lambda: bytes_on_disk(path))
 
 
-def _bundle_graph(name: str, path: Path, threads: int) -> Running:
+def _bundle(name: str, path: Path, component: str, threads: int) -> Running:
+    if component == GENERATION:
+        return _writing(*bundle_writer(name, path, threads))
     return Running(
         engine(name).load(path, threads),
         lambda: bytes_on_disk(path),
         lambda example: engine(name).audit(path, example),
     )
+
+
+def _writing(run: Callable[[AnyArray], object], size: int) -> Running:
+    return Running(run, lambda: size)
 
 
 def _torch_tower(path: Path, component: str, threads: int) -> "torch.nn.Module":

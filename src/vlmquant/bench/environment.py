@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from vlmquant.engines import this_cpu
+from vlmquant.limits import available_cores
 
 PACKAGES = ("vlmquant", "numpy", "onnxruntime", "openvino", "torch", "transformers")
 
@@ -17,7 +18,8 @@ class Environment:
     """The machine at the start of a bench.
 
     `cpu_features` are names of `engines.cpu.INSTRUCTION_SETS`, or None when the system does not tell. `cores` are
-    those this process may use. `load_average` is over 1, 5 and 15 minutes, None where there is no such thing.
+    those this process may use, within its quota of CPU time. `load_average` is over 1, 5 and 15 minutes, None where
+    there is no such thing.
     `packages` maps a distribution to its version, or None when it is not installed.
     """
 
@@ -48,14 +50,6 @@ def this_environment() -> Environment:
         packages={name: _version(name) for name in PACKAGES},
         load_average=tuple(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     )
-
-
-def available_cores() -> int:
-    """Return the number of physical cores that this process may use."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def _version(package: str) -> str | None:

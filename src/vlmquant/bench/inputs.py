@@ -5,23 +5,28 @@ from pathlib import Path
 
 import numpy as np
 
+from vlmquant.bench.writing import GENERATION
 from vlmquant.bundle.manifest import MANIFEST
+from vlmquant.engines.session import AnyArray
 from vlmquant.models.prompts import BUILTIN_PROMPTS
-from vlmquant.models.spec import FloatArray, IdArray, ImageSpec
+from vlmquant.models.spec import ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
 
 
-def example_batch(folder: Path, component: str, batch: int, seed: int) -> FloatArray | IdArray:
+def example_batch(folder: Path, component: str, batch: int, seed: int) -> AnyArray:
     """Return one batch for a tower of the bundle or checkpoint in `folder`.
 
-    Images are (batch, 3, height, width) float32 noise of the model's input size: dense arithmetic takes as long on
-    any pixels. Texts are the first of the built-in prompts, from the start again after the last; (batch, length) int64.
+    Images are (batch, 3, height, width) float32 noise of the model's input size, for `GENERATION` (batch, height,
+    width, 3) uint8, as decoded pictures are: dense arithmetic takes as long on any pixels. Texts are the first of the
+    built-in prompts, from the start again after the last; (batch, length) int64.
     """
     if component == "text":
         texts = [BUILTIN_PROMPTS[index % len(BUILTIN_PROMPTS)] for index in range(batch)]
         return _tokenizer(folder).encode_batch(texts)
     spec = _image_spec(folder)
     generator = np.random.default_rng(seed)
+    if component == GENERATION:
+        return generator.integers(0, 256, (batch, spec.crop_height, spec.crop_width, 3), dtype=np.uint8)
     return generator.standard_normal((batch, 3, spec.crop_height, spec.crop_width), dtype=np.float32)
 
 

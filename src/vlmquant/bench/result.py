@@ -9,6 +9,7 @@ from typing import Any
 
 from vlmquant.bench.environment import Environment
 from vlmquant.bench.measure import Ratio, items_per_second, paired_ratio
+from vlmquant.bench.writing import GENERATION, TOKENS
 from vlmquant.errors import DataError
 from vlmquant.files import write_whole
 
@@ -104,9 +105,16 @@ class BenchResult:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def subject(self) -> str:
+        """What was timed, in words."""
+        return "from picture to text" if self.component == GENERATION else f"{self.component} tower"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong into every output."""
-        return (*((RANDOM_WEIGHTS_SENTENCE,) if self.random_weights else ()), *self.findings)
+        random = (RANDOM_WEIGHTS_SENTENCE,) if self.random_weights else ()
+        length = (f"Every caption or answer is made {TOKENS} tokens long.",) if self.component == GENERATION else ()
+        return (*random, *length, *self.findings)
 
     @property
     def findings(self) -> tuple[str, ...]:

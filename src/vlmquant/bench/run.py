@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -12,39 +11,23 @@ from typing import Any
 import numpy as np
 
 from vlmquant.bench.contenders import BUNDLE, CHECKPOINT, CONTENDERS, FLOAT_ONNX
-from vlmquant.bench.environment import available_cores, this_environment
+from vlmquant.bench.environment import this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
 from vlmquant.bench.race import TIMEOUT_SECONDS, WORKER, Record, Schedule, race
 from vlmquant.bench.result import BASELINE, BenchResult, ContenderResult, Measurement
+from vlmquant.bench.targets import TOWERS, BenchTargets
+from vlmquant.bench.writing import GENERATION
 from vlmquant.bundle.check import checked_bundle
 from vlmquant.bundle.manifest import Manifest
-from vlmquant.bundle.placement import place
+from vlmquant.bundle.placement import in_words, place
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unknown
+from vlmquant.limits import available_cores, check_threads
 from vlmquant.process import WorkerFailed, WorkerProcess, run_program
 from vlmquant.progress import Track, silent
 
-COMPONENTS = ("image", "text")
 # That of models.checkpoint, which cannot be imported here: it needs torch.
 RANDOM_WEIGHTS_KEY = "vlmquant_random_weights"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchTargets:
-    """What to bench: a bundle folder, the folder of the float checkpoint to hold against it, or both; one component.
-
-    Raises EngineError when both are None and BundleError for a component that does not exist.
-    """
-
-    bundle: Path | None = None
-    checkpoint: Path | None = None
-    component: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.bundle is None and self.checkpoint is None:
-            raise EngineError("nothing to bench; give a bundle, a checkpoint or both")
-        if self.component not in COMPONENTS:
-            raise unknown(BundleError, "component", self.component, COMPONENTS)
 
 
 def bench(
@@ -61,16 +44,10 @@ def bench(
 
     `threads` is the same for all; None takes the physical cores available. Neither torch nor transformers is needed
     for a bundle alone. A contender that cannot run is a row with its reason. Raises BundleError, ModelError,
-    EngineError (also when no contender can run) and DataError for numbers below 1.
+    EngineError (also when no contender can run or did) and DataError for numbers below 1.
     """
-    threads = available_cores() if threads is None else threads
-    if not batches:
-        raise DataError("expected at least one batch size, got none")
-    if min(rounds, iterations, threads, *batches) < 1 or len(set(batches)) != len(batches):
-        raise DataError(
-            f"rounds, iterations, threads and batch sizes must be at least 1 and each batch size named once, got "
-            f"{rounds = }, {iterations = }, {threads = }, {batches = }"
-        )
+    threads = check_threads(available_cores() if threads is None else threads)
+    check_schedule(batches, rounds, iterations)
     environment = this_environment()
     manifest = _checked_manifest(targets)
     schedule = Schedule(batches=batches, rounds=rounds, iterations=iterations, seed=seed)
@@ -81,10 +58,10 @@ def bench(
         inputs = write_inputs(source, targets.component, batches, seed, folder)
         loads, absent = _plan(targets, manifest, inputs, threads, folder, track)
         if not loads:
-            raise EngineError(
-                "no contender can run: " + "; ".join(f"{row} {why.reason}" for row, why in absent.items())
-            )
+            raise EngineError(f"no contender can run: {_reasons(absent)}")
         records = absent | race(loads, schedule, lambda: WorkerProcess(threads, WORKER), track)
+        if not any(record.outcome == "ran" for record in records.values()):
+            raise EngineError(f"nothing ran, so there is nothing to compare: {_reasons(records)}")
         shapes = {batch: tuple(np.load(path, mmap_mode="r").shape) for batch, path in inputs.items()}
     auto, auto_reason = _auto(targets, manifest, threads)
     return BenchResult(
@@ -104,16 +81,37 @@ def bench(
     )
 
 
+def check_schedule(batches: tuple[int, ...], rounds: int, iterations: int) -> None:
+    """Raise DataError where nothing would be timed."""
+    if not batches:
+        raise DataError("expected at least one batch size, got none")
+    if min(rounds, iterations, *batches) < 1 or len(set(batches)) != len(batches):
+        raise DataError(
+            f"rounds, iterations and batch sizes must be at least 1 and each batch size named once, got "
+            f"{rounds = }, {iterations = }, {batches = }"
+        )
+
+
+def _reasons(records: Mapping[str, Record]) -> str:
+    return "; ".join(f"{name} {record.outcome}: {record.reason}" for name, record in records.items())
+
+
 def _auto(targets: BenchTargets, manifest: Manifest | None, threads: int) -> tuple[str | None, str | None]:
     """Return the contender that "auto" takes, and why; the reason alone where that is none of them."""
     if manifest is None or targets.bundle is None:
         return None, None
     try:
-        placed = place(targets.bundle, manifest, threads=threads)[targets.component]
+        placements = place(targets.bundle, manifest, threads=threads)
     except EngineError as error:
         return None, str(error)
-    reason = placed.reason if placed.warning is None else f"{placed.reason}; {placed.warning}"
-    return (f"bundle-{placed.engine}" if placed.arithmetic == "integer" else None), reason
+    taken = list(placements.values()) if targets.component == GENERATION else [placements[targets.component]]
+    said = (one.reason if one.warning is None else f"{one.reason}; {one.warning}" for one in taken)
+    reason = "; ".join(dict.fromkeys(said))
+    ways = {(one.engine, one.arithmetic) for one in taken}
+    (engine, arithmetic), *others = ways
+    if others:
+        return None, f"{in_words(placements)}: {reason}"
+    return (f"bundle-{engine}" if arithmetic == "integer" else None), reason
 
 
 def _checked_manifest(targets: BenchTargets) -> Manifest | None:
@@ -122,8 +120,9 @@ def _checked_manifest(targets: BenchTargets) -> Manifest | None:
     if targets.bundle is None:
         return None
     manifest = checked_bundle(targets.bundle)
-    if targets.component not in manifest.components:
-        raise unknown(BundleError, "component", targets.component, manifest.components)
+    known = TOWERS if manifest.head.name == "dual-encoder" else (GENERATION,)
+    if targets.component not in known:
+        raise unknown(BundleError, f"component of a {manifest.head.name} to bench", targets.component, known)
     return manifest
 
 
@@ -138,7 +137,8 @@ def _plan(
     """Return the `load` request of each contender that can be tried, and a record of why for each that cannot."""
     paths: dict[str, Path] = {}
     if manifest is not None and targets.bundle is not None:
-        paths[BUNDLE] = targets.bundle / manifest.components[targets.component].file
+        graph = manifest.components.get(targets.component)
+        paths[BUNDLE] = targets.bundle if graph is None else targets.bundle / graph.file
     if targets.checkpoint is not None:
         paths[CHECKPOINT] = targets.checkpoint
         paths[FLOAT_ONNX] = folder / "float.onnx"
@@ -146,7 +146,9 @@ def _plan(
     absent: dict[str, Record] = {}
     for name, contender in CONTENDERS.items():
         missing = [package for package in contender.packages if find_spec(package) is None]
-        if contender.runs_on not in paths:
+        if targets.component == GENERATION and not contender.writes:
+            absent[name] = Record(outcome="not run", reason="times the towers of a CLIP only")
+        elif contender.runs_on not in paths:
             absent[name] = Record(outcome="not run", reason=_NEEDS[contender.runs_on])
         elif missing:
             absent[name] = Record(outcome="not run", reason=f"{' and '.join(missing)} not installed")

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vlmquant.bench.result import RANDOM_WEIGHTS_SENTENCE, BenchResult, ContenderResult
+from vlmquant.text import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +53,7 @@ def heading(result: BenchResult, batch: int) -> str:
     first = next((found for row in result.contenders if (found := row.at(batch))), None)
     shape = "" if first is None else f" ({' x '.join(map(str, first.input_shape))})"
     return (
-        f"{result.model}, {result.component} tower, batch {batch}{shape}, {result.threads} threads, "
+        f"{result.model}, {result.subject}, batch {batch}{shape}, {counted(result.threads, 'thread')}, "
         f"{result.rounds} rounds of {result.iterations}"
     )
 
@@ -118,7 +119,7 @@ def _row(contender: ContenderResult, batch: int) -> tuple[str, ...]:
 
 
 def _items(result: BenchResult) -> str:
-    return "images" if result.component == "image" else "texts"
+    return "texts" if result.component == "text" else "images"
 
 
 def _percent(share: float) -> str:

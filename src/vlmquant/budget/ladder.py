@@ -3,17 +3,19 @@
 Pure logic over a function that tries one candidate, so that it can be tested without a model.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from vlmquant.budget.log import Rule, Tried
+from vlmquant.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One candidate to try: the base recipe, or another preset, with what is changed about it.
+    """One candidate to try: the base recipe, or what the family knows by `name`, with what is changed about it.
 
-    `kept_float` are layers that stay float, `components` those that are quantized at all (None: all that were asked).
+    `preset` is another recipe than the base one. `kept_float` are layers that stay float, `components` those that are
+    quantized at all (None: all that were asked).
     """
 
     name: str
@@ -23,55 +25,59 @@ class Step:
     components: tuple[str, ...] | None = None
 
 
-SAFE_PRESETS = ("int8-weights", "fp16")
-"""Small and close to float, but no faster: the last things to try."""
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """What a family of models can try: `first` is expected to be the fastest, `safe` ends with the safest.
+
+    With `by_layer`, smoothing, layers in float and one of the `components` alone come between them.
+    """
+
+    first: Step
+    safe: tuple[Step, ...]
+    by_layer: bool = False
+    components: tuple[str, ...] = ()
+
 
 Try = Callable[[Step], Tried]
 Rank = Callable[[bool], Sequence[str]]
 """From "smoothed or not" to all layers of all components, the one whose quantization does most damage first."""
 
 
-def climb(
-    try_step: Try,
-    rank: Rank,
-    base: str,
-    components: Sequence[str],
-    rule: Rule,
-    *,
-    max_latency_ms: float | None = None,
-) -> list[Tried]:
+def climb(ladder: Ladder, try_step: Try, rank: Rank, rule: Rule, *, max_latency_ms: float | None = None) -> list[Tried]:
     """Try candidates until one is inside the budget and return all that were tried.
 
     `try_step` decides what is inside. First everything in integers, then with smoothing; then the k worst layers in
     float, k doubled until it is enough and bisected down to the fewest that are; then one component in float; then
-    presets that keep the arithmetic in float. Where everything in integers takes longer than `max_latency_ms`, nothing
-    else is tried: all that follows is slower.
+    what is safe. Where the first takes longer than `max_latency_ms`, nothing else is tried: all that follows is slower.
     """
-    plain = try_step(Step(name=base))
-    if plain.inside or (max_latency_ms is not None and plain.latency_ms > max_latency_ms):
-        return [plain]
-    smoothed = try_step(Step(name=f"{base} + smoothing", smoothing=True))
-    tried = [plain, smoothed]
-    if smoothed.inside:
+    tried = [try_step(ladder.first)]
+    if tried[0].inside or (max_latency_ms is not None and tried[0].latency_ms > max_latency_ms):
         return tried
-    smoothing = smoothed.drop.counted(rule) < plain.drop.counted(rule)
-    tried += _fewest_float(try_step, rank(smoothing), smoothed.name if smoothing else base, smoothing)
-    if any(one.inside for one in tried):
-        return tried
-    for step in _last_steps(base, components, smoothing):
+    last = ladder.safe
+    if ladder.by_layer:
+        smoothed = try_step(replace(ladder.first, name=f"{ladder.first.name} + smoothing", smoothing=True))
+        tried.append(smoothed)
+        if smoothed.inside:
+            return tried
+        smoothing = smoothed.drop.counted(rule) < tried[0].drop.counted(rule)
+        name = smoothed.name if smoothing else ladder.first.name
+        tried += _fewest_float(try_step, rank(smoothing), replace(ladder.first, name=name, smoothing=smoothing))
+        if any(one.inside for one in tried):
+            return tried
+        last = (*_one_component(ladder, smoothing), *ladder.safe)
+    for step in last:
         tried.append(try_step(step))
         if tried[-1].inside:
             break
     return tried
 
 
-def _fewest_float(try_step: Try, worst: Sequence[str], name: str, smoothing: bool) -> list[Tried]:
+def _fewest_float(try_step: Try, worst: Sequence[str], base: Step) -> list[Tried]:
     tried: list[Tried] = []
 
     def enough(count: int) -> bool:
-        kept = tuple(worst[:count])
-        label = f"{name}, {count} worst layer{'' if count == 1 else 's'} float"
-        tried.append(try_step(Step(name=label, smoothing=smoothing, kept_float=kept)))
+        label = f"{base.name}, {counted(count, 'worst layer')} float"
+        tried.append(try_step(replace(base, name=label, kept_float=tuple(worst[:count]))))
         return tried[-1].inside
 
     too_few, count = 0, 1
@@ -88,10 +94,8 @@ def _fewest_float(try_step: Try, worst: Sequence[str], name: str, smoothing: boo
     return tried
 
 
-def _last_steps(base: str, components: Sequence[str], smoothing: bool) -> list[Step]:
-    alone = [
-        Step(name=f"{base}, {component} only", smoothing=smoothing, components=(component,))
-        for component in components
-        if len(components) > 1
-    ]
-    return [*alone, *(Step(name=preset, preset=preset) for preset in SAFE_PRESETS)]
+def _one_component(ladder: Ladder, smoothing: bool) -> Iterator[Step]:
+    if len(ladder.components) > 1:
+        for component in ladder.components:
+            name = f"{ladder.first.name}, {component} only"
+            yield replace(ladder.first, name=name, smoothing=smoothing, components=(component,))

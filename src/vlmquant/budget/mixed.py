@@ -12,6 +12,8 @@ from pathlib import Path
 from torch import nn
 
 from vlmquant.bench.measure import bytes_on_disk
+from vlmquant.build.build import check_free, quantize_model
+from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip_inputs import calibration_inputs
@@ -41,6 +43,8 @@ def mixed_precision(
     BudgetError with the least size possible where all layers in 4 bits are still too large.
     """
     chosen = check_components(components)
+    if max_bytes < 1:
+        raise BudgetError(f"the largest size must be above 0 bytes, got {max_bytes}")
     weights_only = Recipe(name="w4", description="4-bit weights", weights=replace(LEARNED, bits=4), activations=None)
     layers: list[LayerSensitivity] = []
     for component in chosen:
@@ -58,6 +62,29 @@ def mixed_precision(
         overrides=tuple(SiteBits(pattern=site, weights=4) for site in narrow),
         outliers=None,
     )
+
+
+def quantize_to_size(
+    model: ClipModel,
+    calibration: CalibrationSet,
+    max_bytes: int,
+    output: str | Path,
+    *,
+    components: tuple[str, ...] = COMPONENTS,
+    overwrite: bool = False,
+    track: Track = silent,
+) -> Path:
+    """Write to `output` the bundle of `mixed_precision` and return its path.
+
+    Raises BudgetError also where it came out larger than planned; it is sound and stays then.
+    """
+    check_free(Path(output), overwrite)
+    recipe = mixed_precision(model, calibration, max_bytes, components=components, track=track)
+    folder = quantize_model(model, recipe, calibration, output, components=components, overwrite=overwrite, track=track)
+    total = Manifest.read(folder).total_bytes
+    if total > max_bytes:
+        raise BudgetError(f"{folder} is sound but takes {total / 1e6:.1f} MB, more than {max_bytes / 1e6:.1f}")
+    return folder
 
 
 def fewest_narrow(layers: Sequence[LayerSensitivity], bytes_in_8: int, max_bytes: int) -> tuple[str, ...]:

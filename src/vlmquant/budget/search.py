@@ -1,71 +1,44 @@
 """`quantize_within_budget`: the fastest recipe whose accuracy drop stays inside a budget, as a bundle.
 
 Every candidate is built as a bundle and run on the engine, so the drop is that of what will be deployed. It is chosen
-on one half of the labelled data and checked on the other, which the search never sees.
+on one half of the data and checked on the other, which the search never sees.
 """
 
 import json
 import shutil
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlmquant.budget.blip_candidates import BlipCandidates
+from vlmquant.budget.budget import Budget
+from vlmquant.budget.clip_candidates import ClipCandidates
 from vlmquant.budget.ladder import climb
-from vlmquant.budget.log import SEARCH, NothingInsideError, Rule, SearchLog, confirmation
-from vlmquant.budget.trial import Workshop
-from vlmquant.budget.yardstick import Texts, Yardstick
-from vlmquant.build.build import check_exportable, new_bundle, recipes_of
+from vlmquant.budget.log import SEARCH, NothingInsideError, SearchLog, confirmation
+from vlmquant.budget.trial import Family, Workshop
+from vlmquant.budget.yardstick import Yardstick
+from vlmquant.build.build import new_bundle
 from vlmquant.bundle.manifest import add_file
-from vlmquant.bundle.open import open_bundle
+from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.families import FloatModel
 from vlmquant.data.sets import ImageSet
-from vlmquant.errors import DataError
-from vlmquant.models.heads import as_encoder
-from vlmquant.models.prompts import BUILTIN_PROMPTS
+from vlmquant.errors import RecipeError
+from vlmquant.models.generate import GenerationOptions
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, get_recipe
-from vlmquant.tasks.templates import get_templates
-
-
-@dataclass(frozen=True)
-class Budget:
-    """At most `max_drop_points` (percentage points) of `metric` lost; None takes what the data allow.
-
-    The point estimate of the drop must be inside, or with `confident` the upper limit of its 95 % interval. A bundle
-    may take at most `max_bytes`, and `max_latency_ms` for one image plus one text on the search's engine, when given.
-    """
-
-    max_drop_points: float
-    metric: str | None = None
-    confident: bool = False
-    max_bytes: int | None = None
-    max_latency_ms: float | None = None
-    templates: str = "openai-7"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_drop_points <= 100:
-            raise DataError(
-                f"the largest drop must be between 0 and 100 percentage points, got {self.max_drop_points:g}"
-            )
-        if self.max_latency_ms is not None and not self.max_latency_ms > 0:
-            raise DataError(f"the largest latency must be above 0 ms, got {self.max_latency_ms:g}")
-
-    @property
-    def rule(self) -> Rule:
-        """Which figure must be inside."""
-        return "upper limit" if self.confident else "point estimate"
 
 
 def quantize_within_budget(
-    model: ClipModel,
+    model: FloatModel,
     calibration: CalibrationSet | None,
     data: ImageSet,
     budget: Budget,
     output: str | Path,
     *,
     recipe: Recipe | None = None,
-    components: tuple[str, ...] = COMPONENTS,
+    components: tuple[str, ...] | None = None,
+    options: GenerationOptions | None = None,
     engine: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
@@ -73,66 +46,91 @@ def quantize_within_budget(
 ) -> SearchLog:
     """Write to `output` the bundle of the fastest candidate inside `budget`, with `search.json`, and return the log.
 
-    Candidates are forms of `recipe` (static-int8) and, last, presets with float arithmetic; see `climb`. `data` should
-    be a development set and not the one that results are reported on: half of it (up to 1,000 pictures) chooses, the
-    other half checks. "Fastest" is the least median latency among those inside, measured in this process, which is
-    good enough to order them and no benchmark.
+    Of a CLIP, candidates are forms of `recipe` (static-int8) on `components` (both) and, last, presets with float
+    arithmetic. Of a BLIP, they are mixes of presets over its components; `options` are those of its decoding. `data`
+    should be a development set and not the one that results are reported on: half of it (up to 1,000 pictures)
+    chooses, the other half checks.
 
-    Raises NothingInsideError (with the log) where no candidate is inside or the held-out half contradicts the one
-    chosen, DataError where the data do not fit the metric, and what `quantize_model` raises.
+    Raises what `search` raises, and RecipeError where a BLIP is given a recipe or components.
     """
-    base = replace(get_recipe("static-int8") if recipe is None else recipe, outliers=None)
-    chosen = check_components(components)
-    check_exportable(model, recipes_of(model, base, chosen), calibration)
+    family: Family
+    if isinstance(model, BlipModel):
+        if recipe is not None or components is not None:
+            raise RecipeError(
+                "the search chooses the recipe of every component of a BLIP; leave recipe and components out"
+            )
+        family = BlipCandidates(
+            model=model,
+            calibration=calibration,
+            options=options or GenerationOptions(),
+            engine=engine,
+            threads=threads,
+            track=track,
+        )
+    elif isinstance(model, ClipModel):
+        family = ClipCandidates(
+            model=model,
+            calibration=calibration,
+            base=get_recipe("static-int8") if recipe is None else recipe,
+            components=check_components(COMPONENTS if components is None else components),
+            engine=engine,
+            threads=threads,
+            track=track,
+        )
+    else:
+        raise RecipeError(f"{model.name!r} is a {model.head}, which no search knows; quantize it by a recipe")
+    return search(family, data, budget, output, overwrite=overwrite, track=track)
+
+
+def search(
+    family: Family,
+    data: ImageSet,
+    budget: Budget,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    track: Track = silent,
+) -> SearchLog:
+    """Climb the ladder of `family` and write the fastest candidate inside `budget`, with the log in it, to `output`.
+
+    "Fastest" is the least median latency among those inside, measured in this process, which is good enough to order
+    them and no benchmark.
+
+    Raises NothingInsideError (a BudgetError, with the log) where no candidate is inside or the held-out half
+    contradicts the one chosen, and writes nothing then; DataError where the data do not fit the metric; what `check`
+    and `build` of the family raise.
+    """
+    family.check()
     started = time.perf_counter()
-    texts = Texts(
-        templates=get_templates(budget.templates),
-        plain=BUILTIN_PROMPTS if calibration is None else calibration.texts,
-    )
-    yardstick = Yardstick(model.encoder(), data, budget.metric, texts, track)
+    yardstick = Yardstick(family.reference(), data, budget.metric, family.metrics(budget), track)
     with new_bundle(output, overwrite) as final:
         scratch = final / "candidates"
         scratch.mkdir()
-        workshop = Workshop(
-            model=model,
-            calibration=calibration,
-            base=base,
-            components=chosen,
-            yardstick=yardstick,
-            max_drop_points=budget.max_drop_points,
-            rule=budget.rule,
-            max_bytes=budget.max_bytes,
-            max_latency_ms=budget.max_latency_ms,
-            open_encoder=lambda folder: as_encoder(open_bundle(folder, engine=engine, threads=threads)),
-            scratch=scratch,
-            track=track,
-        )
-        tried = climb(
-            workshop.try_step, workshop.rank, base.name, chosen, budget.rule, max_latency_ms=budget.max_latency_ms
-        )
+        workshop = Workshop(family=family, yardstick=yardstick, budget=budget, scratch=scratch)
+        tried = climb(family.ladder, workshop.try_step, family.rank, budget.rule, max_latency_ms=budget.max_latency_ms)
         finalists = workshop.fastest(tried)
         best = finalists[0] if finalists else None
-        encoder = None if best is None else workshop.open_encoder(workshop.folder(best.name))
-        held_out = None if encoder is None else yardstick.drop(encoder, "held-out")
+        folder = None if best is None else workshop.folder(best.name)
+        held_out = None if folder is None else yardstick.drop(family.open(folder), "held-out")
         log = SearchLog(
-            model=model.name,
+            model=family.name,
             data=data.name,
             data_digest=data.digest,
             metric=yardstick.metric,
             max_drop_points=budget.max_drop_points,
             rule=budget.rule,
-            engine=engine,
+            engine=family.engine,
             tried=tuple(next((one for one in finalists if one.name == first.name), first) for first in tried),
             chosen=None if best is None else best.name,
             held_out=held_out,
             confirmed=None if held_out is None else confirmation(held_out, budget.max_drop_points, budget.rule),
             seconds=time.perf_counter() - started,
         )
-        deliver(log, None if best is None else workshop.folder(best.name), final)
+        _deliver(log, folder, final)
     return log
 
 
-def deliver(log: SearchLog, folder: Path | None, final: Path) -> None:
+def _deliver(log: SearchLog, folder: Path | None, final: Path) -> None:
     """Move the chosen candidate's bundle from `folder`, inside `final`, to `final` itself, with the log in it.
 
     Raises NothingInsideError where there is none or the held-out half contradicts it.

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,13 @@ from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages, Questi
 from vlmquant.errors import DataError, unknown
 from vlmquant.metrics.fidelity import cosines
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
+from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.spec import Encoder, FloatArray
 from vlmquant.progress import Track, silent
+from vlmquant.tasks.answering import METRIC as VQA_ACCURACY
+from vlmquant.tasks.answering import score_answers, write_answers
+from vlmquant.tasks.captioning import score_captions, write_captions
+from vlmquant.tasks.catalogue import TASKS
 from vlmquant.tasks.classification import zero_shot
 from vlmquant.tasks.compare import compare_metric
 from vlmquant.tasks.encode import encode_images, encode_texts
@@ -65,61 +71,80 @@ class Texts:
     plain: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Metric:
+    """`measure` what a runner does, `drops` from the reference's measurement, `obstacle`: why data do not fit."""
+
+    measure: Callable[[Any, ImageSet, Track], Any]
+    drops: Callable[[Any, Any], list[Drop]]
+    obstacle: Callable[[ImageSet], str | None]
+
+
 class Yardstick:
-    """Scores encoders on either half of `data` by one of `METRICS` and compares them with the float `reference`.
+    """Scores runners on either half of `data` by one of `metrics` and compares them with the float `reference`.
 
     Raises DataError where the data do not allow the metric.
     """
 
     def __init__(
-        self, reference: Encoder, data: ImageSet, metric: str | None, texts: Texts, track: Track = silent
+        self, reference: Any, data: ImageSet, metric: str | None, metrics: Mapping[str, Metric], track: Track = silent
     ) -> None:
-        self.metric = default_metric(data) if metric is None else metric
-        if self.metric not in METRICS:
-            raise unknown(DataError, "metric", self.metric, METRICS)
-        self._metric = METRICS[self.metric]
+        self.metric = default_metric(data, metrics) if metric is None else metric
+        if self.metric not in metrics:
+            raise unknown(DataError, "metric", self.metric, metrics)
+        self._metric = metrics[self.metric]
         if reason := self._metric.obstacle(data):
             raise DataError(f"metric {self.metric} is not possible on {data.name}: {reason}")
-        self._texts, self._track = texts, track
+        self._track = track
         self._halves = halves(data)
         self._reference = reference
         self._expected: dict[Half, Any] = {}
 
-    def drop(self, encoder: Encoder, half: Half) -> Drop:
-        """Return the drop of `encoder`, by the worst of the metric's figures; the float model is scored once."""
+    def half(self, half: Half) -> ImageSet:
+        """Return the data of a half."""
+        return self._halves[half]
+
+    def drop(self, runner: Any, half: Half) -> Drop:
+        """Return the drop of `runner`, by the worst of the metric's figures; the float model is scored once."""
         if half not in self._expected:
             self._expected[half] = self._measure(self._reference, half)
-        return max(self._metric.drops(self._measure(encoder, half), self._expected[half]), key=lambda d: d.points)
+        return max(self._metric.drops(self._measure(runner, half), self._expected[half]), key=lambda d: d.points)
 
-    def _measure(self, encoder: Encoder, half: Half) -> Any:
-        return self._metric.measure(encoder, self._halves[half], self._texts, self._track)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """`measure` what an encoder does, `drops` from the reference's measurement, `obstacle`: why data do not fit."""
-
-    measure: Callable[[Encoder, ImageSet, Texts, Track], Any]
-    drops: Callable[[Any, Any], list[Drop]]
-    obstacle: Callable[[ImageSet], str | None]
+    def _measure(self, runner: Any, half: Half) -> Any:
+        return self._metric.measure(runner, self._halves[half], self._track)
 
 
-def default_metric(data: ImageSet) -> str:
-    """Return top1 for labelled data, recall@1 for captions, fidelity for bare pictures."""
-    return next(name for name, metric in METRICS.items() if metric.obstacle(data) is None)
+def default_metric(data: ImageSet, metrics: Mapping[str, Metric]) -> str:
+    """Return the first metric that the data allow, or the first of all where they allow none."""
+    return next((name for name, metric in metrics.items() if metric.obstacle(data) is None), next(iter(metrics)))
 
 
-def _zero_shot(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) -> TaskResult:
+def encoder_metrics(texts: Texts) -> dict[str, Metric]:
+    """Return what `--metric` can name for an encoder. A point of fidelity is 0.01 of the mean cosine to float."""
+    return {
+        "top1": Metric(partial(_zero_shot, texts), _task_drops("top1"), _needs(LabelledImages, "labels")),
+        "recall@1": Metric(
+            _retrieval, _task_drops("image_to_text_r1", "text_to_image_r1"), _needs(CaptionedImages, "captions")
+        ),
+        "fidelity": Metric(partial(_embeddings, texts), _cosine_drops, lambda data: None),
+    }
+
+
+def _needs(kind: type[ImageSet], what: str) -> Callable[[ImageSet], str | None]:
+    return lambda data: None if isinstance(data, kind) else f"it has no {what}"
+
+
+def _zero_shot(texts: Texts, encoder: Encoder, data: ImageSet, track: Track) -> TaskResult:
     assert isinstance(data, LabelledImages)
     return zero_shot(encoder, data.images, data.labels, data.class_names, texts.templates, ids=data.ids, track=track)
 
 
-def _retrieval(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) -> TaskResult:
+def _retrieval(encoder: Encoder, data: ImageSet, track: Track) -> TaskResult:
     assert isinstance(data, CaptionedImages)
     return retrieval(encoder, data.images, data.captions, ids=data.ids, track=track)
 
 
-def _embeddings(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) -> dict[str, FloatArray]:
+def _embeddings(texts: Texts, encoder: Encoder, data: ImageSet, track: Track) -> dict[str, FloatArray]:
     if isinstance(data, CaptionedImages):
         said: Sequence[str] = [caption for captions in data.captions for caption in captions]
     elif isinstance(data, LabelledImages):
@@ -132,10 +157,30 @@ def _embeddings(encoder: Encoder, data: ImageSet, texts: Texts, track: Track) ->
     }
 
 
+def _captions(runner: BlipRunner, data: ImageSet, track: Track) -> TaskResult:
+    assert isinstance(data, CaptionedImages)
+    written = write_captions(runner, data.images, data.ids, track=track)
+    return score_captions(runner.name, written, data.captions, ids=data.ids, dataset=data.digest)
+
+
+def _answers(runner: BlipRunner, data: ImageSet, track: Track) -> TaskResult:
+    assert isinstance(data, QuestionedImages)
+    return score_answers(runner.name, write_answers(runner, data, track=track), data)
+
+
 def _task_drops(*metrics: str) -> Callable[[TaskResult, TaskResult], list[Drop]]:
     def drops(found: TaskResult, expected: TaskResult) -> list[Drop]:
         compared = [compare_metric(found, expected, metric) for metric in metrics]
         return [points_lost(one.metric, one.difference, -100.0, one.samples) for one in compared]
+
+    return drops
+
+
+def _text_drops(score: str) -> Callable[[TaskResult, TaskResult], list[Drop]]:
+    def drops(found: TaskResult, expected: TaskResult) -> list[Drop]:
+        changes = TASKS[found.protocol.task].compare(found, expected, None)
+        assert isinstance(changes, tuple)
+        return [points_lost(one.metric, one.difference, -100.0, one.samples) for one in changes if one.metric == score]
 
     return drops
 
@@ -155,15 +200,11 @@ def points_lost(metric: str, interval: Interval, factor: float, samples: int) ->
     return Drop(metric=metric, points=factor * interval.estimate + 0.0, low=low, high=high, samples=samples)
 
 
-METRICS: dict[str, Metric] = {
-    "top1": Metric(
-        _zero_shot, _task_drops("top1"), lambda data: None if isinstance(data, LabelledImages) else "it has no labels"
-    ),
-    "recall@1": Metric(
-        _retrieval,
-        _task_drops("image_to_text_r1", "text_to_image_r1"),
-        lambda data: None if isinstance(data, CaptionedImages) else "it has no captions",
-    ),
-    "fidelity": Metric(_embeddings, _cosine_drops, lambda data: None),
+TEXT_METRICS: dict[str, dict[str, Metric]] = {
+    "captioning": {
+        "cider": Metric(_captions, _text_drops("CIDEr"), _needs(CaptionedImages, "captions")),
+        "bleu-4": Metric(_captions, _text_drops("BLEU-4"), _needs(CaptionedImages, "captions")),
+    },
+    "vqa": {VQA_ACCURACY: Metric(_answers, _text_drops(VQA_ACCURACY), _needs(QuestionedImages, "questions"))},
 }
-"""What `--metric` can name. A point of fidelity is 0.01 of the mean cosine to the float embeddings."""
+"""What `--metric` can name for a BLIP of each kind. A point is a hundredth: a CIDEr from 1.10 to 1.09 loses one."""

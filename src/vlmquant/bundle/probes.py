@@ -98,8 +98,11 @@ def run_probes(head: BundleHead, graphs: Mapping[str, Run], inputs: ProbeInputs,
     """
     if isinstance(head, WritingHead):
         return _run_chain(head, graphs, inputs, image_spec)
-    given = {"image": lambda: pixels_of(inputs, image_spec), "text": lambda: inputs.ids}
-    return ProbeResults({graph: run(given[graph]()) for graph, run in graphs.items()}, _no_tokens(inputs))
+
+    def given(graph: str) -> Any:
+        return pixels_of(inputs, image_spec) if graph == "image" else inputs.ids
+
+    return ProbeResults({graph: run(given(graph)) for graph, run in graphs.items()}, _no_tokens(inputs))
 
 
 def pixels_of(inputs: ProbeInputs, spec: ImageSpec) -> FloatArray:
@@ -149,7 +152,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
                 with archive.open(member) as stream:
                     if np.lib.format.read_magic(stream) != (1, 0):
                         raise ValueError(f"{member.filename} is of another version of the format")
-                    shape, in_columns, dtype = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+                    shape, in_columns, dtype = np.lib.format.read_array_header_1_0(stream)
                     if dtype.hasobject or in_columns or min(shape, default=0) < 0:
                         raise ValueError(f"{member.filename} is not a plain array")
                     left -= (size := prod(shape) * dtype.itemsize)

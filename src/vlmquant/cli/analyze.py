@@ -8,8 +8,11 @@ import typer
 
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import AllowPickle, Json, RecipeName, Texts, words
+from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.recipe_file import read_recipe
+from vlmquant.text import counted
 
 if TYPE_CHECKING:
     from vlmquant.lab.analysis.run import Analysis
@@ -22,15 +25,14 @@ def analyze(
     checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
     calibrate: Annotated[Path, typer.Option(help="Folder of images to measure on.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, its pictures and the JSON.")],
-    texts: Annotated[
-        Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")
-    ] = None,
+    texts: Texts = None,
     images: Annotated[int, typer.Option(help="How many images of the folder to use.")] = DEFAULT_IMAGES,
-    recipe: Annotated[str, typer.Option(help="The preset to look into.")] = "static-int8",
+    recipe: RecipeName = "static-int8",
     recipes: Annotated[
         str | None,
         typer.Option(help="Presets whose similarities stand beside, comma-separated; vanilla 8 to 2 bits if none."),
     ] = None,
+    allow_pickle: AllowPickle = False,
     json_output: Json = False,
 ) -> None:
     """Show what a recipe does inside a checkpoint: distributions, noise, sensitive layers, similarities."""
@@ -39,12 +41,15 @@ def analyze(
     from vlmquant.lab.analysis.run import analyze as run
     from vlmquant.report.analysis import write_analysis
 
-    chosen = get_recipe(recipe)
-    compared = COMPARED if recipes is None else tuple(name.strip() for name in recipes.split(",") if name.strip())
+    chosen = read_recipe(recipe)
+    compared = COMPARED if recipes is None else words(recipes)
+    for name in compared:
+        get_recipe(name)
+    check_writable(output)
     track = show.tracker(json_output)
     calibration = CalibrationSet.from_files(calibrate, texts, count=images, track=track)
-    found = run(load_model(checkpoint), calibration, chosen, compared, track)
-    written = write_analysis(output, found)
+    found = run(load_model(checkpoint, allow_pickle=allow_pickle), calibration, chosen, compared, track)
+    (written,) = [write_analysis(output, found) for _ in track(["page"], "Drawing the page")]
     if json_output:
         show.as_json({"files": [str(path) for path in written], **found.to_dict()})
         return
@@ -74,7 +79,7 @@ def print_analysis(found: "Analysis", written: Sequence[Path]) -> None:
         ]
         title = f"{component} tower: the {len(layers)} most sensitive of {len(tower.sensitivity)} layers"
         show.table(title, ("layer", "1 - cosine", "rank agreement", "output SQNR dB"), layers)
-    show.line(f"{written[1]}: the page; {len(written) - 2} pictures and {written[0].name} beside it")
+    show.line(f"{written[1]}: the page; {counted(len(written) - 2, 'picture')} and {written[0].name} beside it")
 
 
 def _decibels(site: "SiteFacts") -> str:

@@ -1,28 +1,52 @@
 """All commands in one place."""
 
+from collections.abc import Callable
+from typing import Annotated, Any
+
 import typer
 
-from vlmquant.cli import analyze, bench, blip, demo, detect, doctor, evaluate, quantize, recover, report, sweep
+from vlmquant import __version__
+from vlmquant.cli import analyze, bench, blip, budget, demo, detect, doctor, evaluate, quantize, recover, report, sweep
+from vlmquant.cli.options import with_levels
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "demo": demo.demo,
+    "doctor": doctor.doctor,
+    "quantize": quantize.quantize,
+    "budget": budget.budget,
+    "recover": recover.recover,
+    "recipes": quantize.recipes,
+    "verify": quantize.verify,
+    "bench": bench.bench_command,
+    "detect": detect.detect,
+    "caption": blip.caption,
+    "answer": blip.answer,
+    "evaluate": evaluate.evaluate,
+    "selfcheck": evaluate.selfcheck,
+    "report": report.report,
+    "analyze": analyze.analyze,
+    "sweep": sweep.sweep,
+}
 
 app = typer.Typer(
-    name="vlmquant",
-    help="Make a CLIP small, fast and still right, and find events in video on an ordinary CPU.",
+    help="Make a CLIP or BLIP small, fast and still right, and find events in video on an ordinary CPU.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
-app.command("quantize")(quantize.quantize)
-app.command("recover")(recover.recover)
-app.command("recipes")(quantize.recipes)
-app.command("verify")(quantize.verify)
-app.command("bench")(bench.bench_command)
-app.command("detect")(detect.detect)
-app.command("caption")(blip.caption)
-app.command("answer")(blip.answer)
-app.command("evaluate")(evaluate.evaluate)
-app.command("selfcheck")(evaluate.selfcheck)
-app.command("report")(report.report)
-app.command("analyze")(analyze.analyze)
-app.command("sweep")(sweep.sweep)
+for name, verb in VERBS.items():
+    app.command(name)(with_levels(verb))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vlmquant {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_any_verb(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the verb."""

@@ -1,144 +1,265 @@
-"""The part of `vlmquant quantize` that searches: what `--max-drop` does, and how its log is printed."""
+"""`vlmquant budget`: the fastest or the smallest form of a recipe, within what may be lost."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from vlmquant.bundle.manifest import Manifest
-from vlmquant.checkpoints.calibration_set import CalibrationSet
+import typer
+
+from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.errors import BudgetError, CalibrationError, DataError, RecipeError
-from vlmquant.progress import Track
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.cli.manifest import print_bundle
+from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
+from vlmquant.errors import CalibrationError, DataError, ExitCode, RecipeError
+from vlmquant.files import check_writable
+from vlmquant.quantize.recipes.recipe import COMPONENTS, check_components
+from vlmquant.quantize.recipes.recipe_file import read_recipe
+from vlmquant.text import megabytes
 
 if TYPE_CHECKING:
+    from vlmquant.budget.budget import Budget
     from vlmquant.budget.log import SearchLog
-    from vlmquant.budget.search import Budget
-    from vlmquant.checkpoints.blip import BlipModel
-    from vlmquant.checkpoints.clip import ClipModel
+    from vlmquant.checkpoints.families import FloatModel
     from vlmquant.data.sets import ImageSet
 
-EXIT_CODES = {"yes": 0, "undecided": 4}
-"""By what the held-out half says; 1 is that nothing was inside the budget, 2 a user's error."""
+USUAL_RECIPE = "static-int8"
+EXIT_CODES = {"yes": ExitCode.OK, "undecided": ExitCode.UNDECIDED}
+"""By what the held-out half says; that nothing was inside the budget is a BudgetError."""
 
 
-def read_data(folder: Path, split: str, json_output: bool) -> "ImageSet":
-    """Read the data to search on; an error names the split too."""
-    from vlmquant.data.detect import read
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is quantized: a checkpoint, the recipe to start from (None: the usual one) and what to calibrate on."""
 
-    try:
-        return read(folder, split=split, track=show.tracker(json_output))
-    except DataError as error:
-        raise DataError(f"{error} (looked for the split {split!r}; --split names another)") from error
+    checkpoint: str
+    recipe: str = USUAL_RECIPE
+    components: str | None = None
+    calibrate: Path | None = None
+    texts: Path | None = None
+    images: int = DEFAULT_IMAGES
+    allow_pickle: bool = False
 
 
-def recipe_of_size(
-    model: "ClipModel",
-    recipe: Recipe,
-    calibration: CalibrationSet | None,
-    max_bytes: int,
-    components: tuple[str, ...],
-    track: Track,
-) -> Recipe:
-    """Return `recipe`, which must be static-int8, with as many weights in 4 bits as `max_bytes` ask for."""
-    from vlmquant.budget.mixed import mixed_precision
+@dataclass(frozen=True, kw_only=True)
+class DataChoice:
+    """What the drop is measured on."""
 
-    if recipe != get_recipe("static-int8"):
-        raise RecipeError(f"--max-megabytes chooses the bits of static-int8 itself; leave --recipe {recipe.name!r} out")
+    folder: Path
+    split: str = "dev"
+
+    def read(self, json_output: bool) -> "ImageSet":
+        """Read the data; an error names the split too."""
+        from vlmquant.data.detect import read
+
+        try:
+            return read(self.folder, split=self.split, track=show.tracker(json_output))
+        except DataError as error:
+            raise DataError(f"{error} (looked for the split {self.split!r}; --split names another)") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a bundle is made: where to, and with how many threads; `max_tokens` is the longest text of a BLIP."""
+
+    output: Path
+    overwrite: bool = False
+    threads: int | None = None
+    max_tokens: int = 40
+    json_output: bool = False
+
+
+def budget(
+    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP or a BLIP.")],
+    output: Bundle,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Lose at most so many points (hundredths of a CIDEr); needs --data.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled, captioned or bare pictures to measure the drop on.")
+    ] = None,
+    max_megabytes: Annotated[
+        float | None,
+        typer.Option(help="Store weights in 4 bits, the least sensitive first, until the bundle takes so many MB."),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(help="The longest that one image and one text may take together; of a BLIP, a picture's text."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="top1, recall@1 or fidelity, by the data otherwise; of a BLIP cider, bleu-4 or vqa_accuracy, by its "
+            "kind otherwise."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The split of the data, never one that results are reported on.")] = "dev",
+    templates: Annotated[str, typer.Option(help="Prompts of top1, as in `evaluate`.")] = "openai-7",
+    confident: Annotated[bool, typer.Option("--confident", help="The drop's upper 95 % limit must be inside.")] = False,
+    recipe: RecipeName = USUAL_RECIPE,
+    components: Annotated[
+        str | None, typer.Option(help="Which towers of a CLIP to quantize, comma-separated; both when left out.")
+    ] = None,
+    calibrate: Calibrate = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="File with one text per line to calibrate on; built-in ones otherwise.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="How many images of the folder to use.")] = DEFAULT_IMAGES,
+    max_tokens: Annotated[int, typer.Option(help="The longest text that a BLIP may write, in tokens.")] = 40,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    allow_pickle: AllowPickle = False,
+    json_output: Json = False,
+) -> None:
+    """Find the fastest form of a recipe inside a budget of accuracy, size and time, with a log of the search.
+
+    Exit code: 0 a bundle inside the budget, 1 a crash, 2 a user's error, 4 the bundle was inside on the searched half
+    of the data and the held-out half cannot tell, 6 there is none inside.
+    """
+    source = Source(
+        checkpoint=checkpoint,
+        recipe=recipe,
+        components=components,
+        calibrate=calibrate,
+        texts=texts,
+        images=images,
+        allow_pickle=allow_pickle,
+    )
+    run = Run(output=output, overwrite=overwrite, threads=threads, max_tokens=max_tokens, json_output=json_output)
+    choice = None if data is None else DataChoice(folder=data, split=split)
+    within(source, limits(max_drop, max_megabytes, max_latency_ms, metric, confident, templates), choice, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The budget as it was typed: with a drop a search, with a size alone the bits that reach it."""
+
+    budget: "Budget | None"
+    max_bytes: int | None
+
+
+def limits(
+    max_drop: float | None,
+    max_megabytes: float | None,
+    max_latency_ms: float | None = None,
+    metric: str | None = None,
+    confident: bool = False,
+    templates: str = "openai-7",
+) -> Limits:
+    """Return the budget. Raises DataError where nothing is bounded, or numbers that nothing is inside of."""
+    from vlmquant.budget.budget import Budget
+    from vlmquant.tasks.templates import get_templates
+
+    get_templates(templates)
+    if max_drop is None and max_megabytes is None:
+        raise DataError("a budget needs a bound: give --max-drop POINTS with --data DIR, or --max-megabytes MB")
+    if max_drop is None and max_latency_ms is not None:
+        raise DataError("--max-latency-ms bounds a search; give --max-drop and --data too")
+    if max_megabytes is not None and not 0 < max_megabytes < float("inf"):
+        raise DataError(f"--max-megabytes must be above 0, got {max_megabytes:g}")
+    max_bytes = None if max_megabytes is None else int(1e6 * max_megabytes)
+    if max_drop is None:
+        return Limits(budget=None, max_bytes=max_bytes)
+    return Limits(budget=Budget(max_drop, metric, confident, max_bytes, max_latency_ms, templates), max_bytes=max_bytes)
+
+
+def within(source: Source, bound: Limits, data: DataChoice | None, run: Run) -> None:
+    """Make the bundle that `budget` promises, and print it and its log."""
+    from vlmquant.checkpoints import load_checkpoint
+
+    if (bound.budget is None) != (data is None):
+        raise DataError("--max-drop and --data go together: the drop is measured on the data")
+    read_recipe(source.recipe)
+    check_writable(run.output.parent)
+    model = load_checkpoint(source.checkpoint, allow_pickle=source.allow_pickle)
+    calibration = None
+    if source.calibrate is not None:
+        track = show.tracker(run.json_output)
+        calibration = CalibrationSet.from_files(source.calibrate, source.texts, count=source.images, track=track)
+    if bound.budget is None or data is None:
+        assert bound.max_bytes is not None
+        _to_size(source, model, calibration, bound.max_bytes, run)
+        return
+    log = _searched(source, model, calibration, data.read(run.json_output), bound.budget, run)
+    if run.json_output:
+        show.as_json(log.to_dict())
+    else:
+        print_log(log)
+        print_bundle(run.output)
+    if code := EXIT_CODES[str(log.confirmed)]:
+        raise typer.Exit(code)
+
+
+def _to_size(source: Source, model: "FloatModel", calibration: CalibrationSet | None, max_bytes: int, run: Run) -> None:
+    from vlmquant.budget.mixed import quantize_to_size
+    from vlmquant.checkpoints.clip import ClipModel
+
+    if not isinstance(model, ClipModel):
+        raise RecipeError("--max-megabytes alone chooses the bits of a CLIP's weights; a BLIP needs --max-drop too")
+    if source.recipe != USUAL_RECIPE:
+        raise RecipeError(f"--max-megabytes chooses the bits of {USUAL_RECIPE} itself; leave --recipe out")
     if calibration is None:
         raise CalibrationError("--max-megabytes measures layers on inputs; pass a calibration set (--calibrate)")
-    return mixed_precision(model, calibration, max_bytes, components=components, track=track)
-
-
-def check_size(bundle: Path, max_bytes: int | None) -> None:
-    """Raise BudgetError where the bundle came out larger than it was planned to be; it stays where it is."""
-    total = Manifest.read(bundle).total_bytes
-    if max_bytes is not None and total > max_bytes:
-        raise BudgetError(f"{bundle} is sound but takes {total / 1e6:.1f} MB, more than {max_bytes / 1e6:.1f}")
-
-
-def search_within(
-    budget: "Budget",
-    model: "ClipModel",
-    calibration: CalibrationSet | None,
-    data: "ImageSet",
-    output: Path,
-    *,
-    recipe: Recipe,
-    components: tuple[str, ...],
-    threads: int | None,
-    overwrite: bool,
-    json_output: bool,
-) -> "SearchLog":
-    """Search over a CLIP, and print the log."""
-    from vlmquant.budget.search import quantize_within_budget
-
-    return _printed(
-        lambda: quantize_within_budget(
-            model,
-            calibration,
-            data,
-            budget,
-            output,
-            recipe=recipe,
-            components=components,
-            threads=threads,
-            overwrite=overwrite,
-            track=show.tracker(json_output),
-        ),
-        json_output,
+    quantize_to_size(
+        model,
+        calibration,
+        max_bytes,
+        run.output,
+        components=_towers(source),
+        overwrite=run.overwrite,
+        track=show.tracker(run.json_output),
     )
+    print_bundle(run.output, json_output=run.json_output)
 
 
-def search_blip_within(
-    budget: "Budget",
-    model: "BlipModel",
+def _searched(
+    source: Source,
+    model: "FloatModel",
     calibration: CalibrationSet | None,
     data: "ImageSet",
-    output: Path,
-    *,
-    max_tokens: int,
-    threads: int | None,
-    overwrite: bool,
-    json_output: bool,
+    bound: "Budget",
+    run: Run,
 ) -> "SearchLog":
-    """Search over a BLIP that writes at most `max_tokens` tokens, and print the log."""
-    from vlmquant.budget.blip import quantize_blip_within_budget
+    """Search; where nothing is inside, print the log before the error goes on."""
+    from vlmquant.budget.log import NothingInsideError
+    from vlmquant.budget.mixed import mixed_precision
+    from vlmquant.budget.search import quantize_within_budget
+    from vlmquant.checkpoints.clip import ClipModel
     from vlmquant.models.generate import GenerationOptions
 
-    return _printed(
-        lambda: quantize_blip_within_budget(
+    track = show.tracker(run.json_output)
+    recipe = None if source.recipe == USUAL_RECIPE else read_recipe(source.recipe)
+    components = None if source.components is None else words(source.components)
+    if bound.max_bytes is not None and isinstance(model, ClipModel):
+        if recipe is not None or calibration is None:
+            raise RecipeError(
+                f"--max-megabytes chooses the bits of {USUAL_RECIPE} by measuring layers on inputs; leave --recipe out "
+                "and pass --calibrate"
+            )
+        recipe = mixed_precision(model, calibration, bound.max_bytes, components=_towers(source), track=track)
+    try:
+        return quantize_within_budget(
             model,
             calibration,
             data,
-            output,
-            max_drop_points=budget.max_drop_points,
-            metric=budget.metric,
-            confident=budget.confident,
-            options=GenerationOptions(max_new_tokens=max_tokens),
-            threads=threads,
-            overwrite=overwrite,
-            track=show.tracker(json_output),
-        ),
-        json_output,
-    )
-
-
-def _printed(search: Callable[[], "SearchLog"], json_output: bool) -> "SearchLog":
-    """Run `search` and print its log as a table; where nothing is inside, print it before the error goes on."""
-    from vlmquant.budget.log import NothingInsideError
-
-    try:
-        log = search()
+            bound,
+            run.output,
+            recipe=recipe,
+            components=components,
+            options=GenerationOptions(max_new_tokens=run.max_tokens),
+            threads=run.threads,
+            overwrite=run.overwrite,
+            track=track,
+        )
     except NothingInsideError as error:
-        if json_output:
+        if run.json_output:
             show.as_json(error.log.to_dict())
         else:
             print_log(error.log)
         raise
-    if not json_output:
-        print_log(log)
-    return log
+
+
+def _towers(source: Source) -> tuple[str, ...]:
+    return COMPONENTS if source.components is None else check_components(words(source.components))
 
 
 def print_log(log: "SearchLog") -> None:
@@ -149,7 +270,7 @@ def print_log(log: "SearchLog") -> None:
             f"{one.drop.points:+.2f}",
             f"{one.drop.low:+.2f} to {one.drop.high:+.2f}",
             f"{one.latency_ms:.1f}",
-            show.megabytes(one.bytes),
+            megabytes(one.bytes),
             "chosen" if one.name == log.chosen else one.decision.partition(":")[0],
             f"{one.seconds:.0f}",
         )

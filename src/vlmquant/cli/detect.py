@@ -1,5 +1,6 @@
 """`vlmquant detect`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,29 +9,25 @@ import numpy as np
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.models import open_model
-from vlmquant.cli.quantize import Json, Probe, Threads
-from vlmquant.errors import DataError, VideoError
+from vlmquant.cli.options import Engine, Json, Probe, Threads
+from vlmquant.errors import DataError, EngineError
+from vlmquant.opening import AUTO, TORCH, RunsOn, open_named
+from vlmquant.opening.first_use import calibration_from_videos
 from vlmquant.text import counted, encodable
 
 if TYPE_CHECKING:
-    from vlmquant.progress import Track
+    from vlmquant.report.searched import Search, Searched
     from vlmquant.video.detect import Detection
-
-ANNOTATED, PAGE = "annotated.mp4", "index.html"
-LINKED = {
-    "jsonl": "Events (JSON lines)",
-    "csv": "Events (CSV)",
-    "vtt": "Events (WebVTT)",
-    "scores": "Scores of every frame (CSV)",
-    "annotated": "Annotated video",
-}
-"""What the page calls the files that it links to."""
 
 
 def detect(
     videos: Annotated[list[str], typer.Argument(help="Video files.")],
-    event: Annotated[list[str], typer.Option("--event", "-e", help="An event in plain words; may be repeated.")],
+    event: Annotated[
+        list[str] | None, typer.Option("--event", "-e", help="An event in plain words; may be repeated.")
+    ] = None,
+    events_file: Annotated[
+        Path | None, typer.Option(help="TOML file of events with their own prompts, negatives and rules.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="Bundle, checkpoint folder or hub id; the street demo otherwise."),
@@ -42,7 +39,7 @@ def detect(
         list[str] | None, typer.Option("--not", help="What the events are not; may be repeated.")
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 5.0,
-    engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     probe: Probe = True,
     as_float: Annotated[bool, typer.Option("--float", help="Run a checkpoint unquantized, in torch.")] = False,
@@ -53,38 +50,51 @@ def detect(
     stream: Annotated[
         int | None, typer.Option(help="Number of the picture's stream in the file; the best when left out.")
     ] = None,
+    keep_embeddings: Annotated[
+        bool, typer.Option("--keep-embeddings", help="Write the embedding of every frame as float16.")
+    ] = False,
     annotate: Annotated[bool, typer.Option(help="Write a copy of the video with scores and events drawn in.")] = True,
     json_output: Json = False,
 ) -> None:
     """Find events named in plain words in video files."""
-    from vlmquant.video.detect import detect as find
+    from vlmquant.report.searched import Search, search_video
     from vlmquant.video.events import EventRule
-    from vlmquant.video.output import result_folders
-    from vlmquant.video.sampling import SampleClock
+    from vlmquant.video.events_file import read_events
     from vlmquant.video.score import EventQuery
 
+    chosen = {"on": on, "off": off, "min_duration_seconds": min_duration, "merge_gap_seconds": merge_gap}
     try:
-        rule = EventRule.of(on=on, off=off, min_duration_seconds=min_duration, merge_gap_seconds=merge_gap)
+        rule = EventRule().changed(**{name: value for name, value in chosen.items() if value is not None})
     except ValueError as error:
         raise DataError(str(error)) from error
-    queries = [EventQuery.from_text(text, tuple(negative or ())) for text in event]
-    SampleClock(fps)
+    negatives = tuple(negative or ())
+    queries = [EventQuery.from_text(text, negatives) for text in event or ()]
+    queries += read_events(events_file, rule, negatives) if events_file is not None else []
+    search = Search(
+        queries=queries, rule=rule, fps=fps, stream=stream, annotate=annotate, keep_embeddings=keep_embeddings
+    )
     paths = [Path(name) for name in videos]
-    for name in videos:
-        _check_readable(name, stream)
-    folders = result_folders(paths, output)
-    for folder in folders:
-        _check_writable(folder, annotate, paths)
+    folders = _checked(videos, output, search)
     track = show.tracker(json_output)
-    opened = open_model(model, paths, engine=engine, threads=threads, as_float=as_float, probe=probe, track=track)
+    if as_float and engine != AUTO:
+        raise EngineError(f"--float runs in torch and --engine {engine} does not; name one of the two")
+    opened = open_named(
+        model,
+        head="dual-encoder",
+        runs_on=RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe),
+        calibrate=lambda: calibration_from_videos(paths, track),
+        track=track,
+    )
     results = []
     for path, folder in zip(paths, folders, strict=True):
-        detection = find(path, opened.encoder, queries, fps=fps, rule=rule, stream=stream, track=track)
-        written, notes = _write(detection, folder, annotate, opened.notes, track)
-        files = {kind: encodable(str(file)) for kind, file in written.items()}
-        results.append({"video": encodable(str(path)), **summary(detection), "notes": list(notes), "files": files})
+        searched = search_video(
+            path, folder, opened.encoder, search, model_sha256=opened.facts["weights"], notes=opened.notes, track=track
+        )
+        files = {kind: encodable(str(file)) for kind, file in searched.files.items()}
+        facts = {"video": encodable(str(path)), **summary(searched.detection), "notes": list(searched.notes)}
+        results.append({**facts, "files": files})
         if not json_output:
-            _print(detection, notes, written)
+            _print(searched)
     if json_output:
         show.as_json({"notes": list(opened.notes), "videos": results})
         return
@@ -92,52 +102,23 @@ def detect(
         show.line(note)
 
 
-def _check_readable(name: str, stream: int | None) -> None:
+def _checked(videos: Sequence[str], output: Path, search: "Search") -> list[Path]:
+    """See, before any work, that all can be read, searched and written; return the folder of each video."""
+    from vlmquant.video.output import OutputFolder, result_folders
+    from vlmquant.video.sampling import SampleClock
+    from vlmquant.video.score import check_names
     from vlmquant.video.sources import open_source
 
-    with open_source(name, stream):
-        pass
-
-
-def _names(annotate: bool) -> list[str]:
-    from vlmquant.video.write import FILES
-
-    return [*FILES.values(), *([ANNOTATED] if annotate else []), PAGE]
-
-
-def _check_writable(folder: Path, annotate: bool, inputs: list[Path]) -> None:
-    from vlmquant.video.output import OutputFolder
-
-    OutputFolder(folder).check(_names(annotate), inputs)
-
-
-def _write(
-    detection: "Detection", folder: Path, annotate: bool, notes: tuple[str, ...], track: "Track"
-) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Write everything; return the files and what is to be said of them. A failed annotated copy costs only itself."""
-    from vlmquant.report.detection import detection_page
-    from vlmquant.report.page import write_page
-    from vlmquant.video.output import OutputFolder, writing
-    from vlmquant.video.write import write_detection
-    from vlmquant.video.write_mp4 import write_mp4
-
-    target = OutputFolder(folder)
-    target.claim(_names(annotate))
-    written = write_detection(detection, folder)
-    own: tuple[str, ...] = ()
-    if annotate:
-        try:
-            own = write_mp4(detection, folder / ANNOTATED, track=track)
-            written["annotated"] = folder / ANNOTATED
-        except (VideoError, MemoryError) as error:
-            why = "there is not enough memory for it" if isinstance(error, MemoryError) else error
-            own = (f"the annotated copy is left out: {why}",)
-    written["page"] = folder / PAGE
-    linked = {LINKED[kind]: path.name for kind, path in written.items() if kind in LINKED}
-    with writing(written["page"]):
-        write_page(written["page"], detection_page(detection, (*notes, *own), files=linked))
-    target.settle()
-    return written, own
+    check_names(search.queries)
+    SampleClock(search.fps)
+    for name in videos:
+        with open_source(name, search.stream):
+            pass
+    paths = [Path(name) for name in videos]
+    folders = result_folders(paths, output)
+    for folder in folders:
+        OutputFolder(folder).check(search.outputs, paths)
+    return folders
 
 
 def summary(detection: "Detection") -> dict[str, Any]:
@@ -161,7 +142,8 @@ def summary(detection: "Detection") -> dict[str, Any]:
     }
 
 
-def _print(detection: "Detection", notes: tuple[str, ...], written: dict[str, Path]) -> None:
+def _print(searched: "Searched") -> None:
+    detection = searched.detection
     facts = summary(detection)
     rows = [
         (item.name, f"{item.start_seconds:.2f}", f"{item.end_seconds:.2f}", f"{item.peak_seconds:.2f}", item.peak_score)
@@ -175,6 +157,6 @@ def _print(detection: "Detection", notes: tuple[str, ...], written: dict[str, Pa
     )
     for warning in detection.warnings:
         show.line(f"warning: {warning}")
-    for note in notes:
+    for note in searched.notes:
         show.line(f"note: {note}")
-    show.line(f"page: {written['page']}")
+    show.line(f"page: {searched.files['page']}")

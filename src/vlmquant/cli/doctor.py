@@ -7,20 +7,19 @@ import typer
 
 from vlmquant.bench.table import int8_macs
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import Json, Threads
 from vlmquant.doctor import Diagnosis, examine
 from vlmquant.doctor.products import Effort
 from vlmquant.doctor.verdict import title, written
 from vlmquant.engines import Cpu
+from vlmquant.text import counted
 
 _NOTHING = "-"
 
 
 def doctor(
     rounds: Annotated[int, typer.Option(help="How often the turn goes round; less on a slow machine.")] = Effort.rounds,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads of each product; all cores that may be used when left out.")
-    ] = None,
+    threads: Threads = None,
     json_output: Json = False,
 ) -> None:
     """Say what this machine is and whether INT8 pays on it, in about ten seconds and offline."""
@@ -31,9 +30,9 @@ def doctor(
     for text in facts(found):
         show.line(text)
     if table := rows(found):
-        counted = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+        threads_used = counted(found.threads, "thread")
         show.table(
-            f"\n(50 x 768) @ (768 x 3072) @ (3072 x 768), two products of ViT-B/32, on {counted}",
+            f"\n(50 x 768) @ (768 x 3072) @ (3072 x 768), two products of ViT-B/32, on {threads_used}",
             ("engine", "arithmetic", "ms", "GMAC/s", "x float32", "slowest..fastest round", "in INT8 kernels"),
             table,
         )

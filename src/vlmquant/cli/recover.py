@@ -8,7 +8,10 @@ import typer
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json, print_manifest
+from vlmquant.cli.manifest import print_manifest
+from vlmquant.cli.options import AllowPickle, Bundle, Device, Json, Overwrite, RecipeName, Texts, words
+from vlmquant.files import check_writable
+from vlmquant.quantize.recipes.recipe import check_components
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 UNLABELLED_IMAGES = 512
@@ -16,41 +19,34 @@ UNLABELLED_IMAGES = 512
 
 def recover(
     checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to write.")],
+    output: Bundle,
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images to tune on, like those to come.")],
-    recipe: Annotated[
-        str, typer.Option(help="A preset (`vlmquant recipes` lists them) or a .json or .toml file.")
-    ] = "vanilla-w4a4",
-    texts: Annotated[
-        Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")
-    ] = None,
+    recipe: RecipeName = "vanilla-w4a4",
+    texts: Texts = None,
     count: Annotated[int, typer.Option(help="How many images of the folder to use.")] = UNLABELLED_IMAGES,
     steps: Annotated[int, typer.Option(help="At most so many steps.")] = 400,
     minutes: Annotated[float | None, typer.Option(help="At most so many minutes of tuning.")] = None,
-    device: Annotated[str, typer.Option(help="auto (CUDA when present), cpu, cuda or cuda:1.")] = "auto",
+    device: Device = "auto",
     components: Annotated[str, typer.Option(help="Which towers to tune, comma-separated.")] = "image,text",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    overwrite: Overwrite = False,
+    allow_pickle: AllowPickle = False,
     json_output: Json = False,
 ) -> None:
     """Quantize after a short tuning without labels: for bit-widths at which a recipe alone costs too much."""
     from vlmquant.build.recover import recover_model
     from vlmquant.checkpoints import load_model
+    from vlmquant.checkpoints.checkpoint import usable_device
     from vlmquant.quantize.recovery.tuning import RecoverySettings
 
     chosen = read_recipe(recipe)
     settings = RecoverySettings(steps=steps, minutes=minutes, device=device)
+    usable_device(device)
+    towers = check_components(words(components))
+    check_writable(output.parent)
     track = show.tracker(json_output)
+    model = load_model(checkpoint, allow_pickle=allow_pickle)
     unlabelled = CalibrationSet.from_files(images, texts, count=count, track=track)
-    recover_model(
-        load_model(checkpoint),
-        chosen,
-        unlabelled,
-        output,
-        settings,
-        components=tuple(name.strip() for name in components.split(",") if name.strip()),
-        overwrite=overwrite,
-        track=track,
-    )
+    recover_model(model, chosen, unlabelled, output, settings, components=towers, overwrite=overwrite, track=track)
     manifest = Manifest.read(output)
     if json_output:
         show.as_json(manifest.to_dict())

@@ -6,10 +6,7 @@ from typing import Annotated
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
-from vlmquant.errors import DataError
-
-PAGE_SUFFIXES = (".html", ".htm")
+from vlmquant.cli.options import Json
 
 
 def report(
@@ -21,16 +18,10 @@ def report(
     json_output: Json = False,
 ) -> None:
     """Make one page of evaluations, and beside it the same as Markdown, JSON and CSV."""
-    from vlmquant import __version__
-    from vlmquant.report.evaluation import evaluation_page
-    from vlmquant.report.formats import to_dict, write_report
-    from vlmquant.tasks.runs import read_evidence
+    from vlmquant.report.evaluation import report_runs
+    from vlmquant.report.formats import to_dict
 
-    if output.suffix.lower() not in PAGE_SUFFIXES:
-        raise DataError(f"the report is a page and {str(output)!r} does not end in .html; give such a name")
-    evidence = read_evidence(runs)
-    page = evaluation_page(evidence, title=title, footer=f"Made by vlmquant {__version__}.")
-    written = write_report(output, page, evidence)
+    written, evidence = report_runs(runs, output, title=title)
     if json_output:
         show.as_json({"files": [str(path) for path in written], **to_dict(evidence)})
         return

@@ -1,6 +1,7 @@
 """How commands print: a table for people, JSON for machines."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vlmquant.progress import Track, bar, silent
+from vlmquant.cli.options import says_less
+from vlmquant.progress import PlainLines, Track, bar, silent
 from vlmquant.text import printable
 
 Cell = str | int | float
@@ -34,8 +36,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
 
 
 def line(text: str) -> None:
-    """Print one line as it is, control characters as escapes."""
-    console().print(printable(text), markup=False, soft_wrap=True)
+    """Print text as it is, control characters as escapes."""
+    console().print(_literal(text), soft_wrap=True)
 
 
 def _literal(text: str) -> Text:
@@ -49,10 +51,7 @@ def as_json(value: Any) -> None:
 
 
 def tracker(json_output: bool) -> Track:
-    """Return the progress bar, or none where a machine reads the output."""
-    return silent if json_output else bar
-
-
-def megabytes(count: int) -> str:
-    """Write a number of bytes in MiB."""
-    return f"{count / 2**20:.1f} MiB"
+    """Return a progress bar on a terminal, lines now and then elsewhere, nothing where it is not wanted."""
+    if json_output or says_less():
+        return silent
+    return bar if sys.stderr.isatty() else PlainLines(sys.stderr)

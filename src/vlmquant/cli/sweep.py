@@ -8,8 +8,10 @@ import typer
 
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.quantize import Json
+from vlmquant.cli.options import AllowPickle, Calibrate, Json, Texts, Threads, words
+from vlmquant.cli.quantize import check_measures_nothing
 from vlmquant.errors import DataError
+from vlmquant.files import check_writable
 
 if TYPE_CHECKING:
     from vlmquant.lab.sweep.run import Sweep
@@ -19,12 +21,8 @@ def sweep(
     checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
     data: Annotated[Path, typer.Option(help="Folder of a data set with classes or captions to score on.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results; run again to go on.")],
-    calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of images to measure activation ranges on; not those of --data.")
-    ] = None,
-    texts: Annotated[
-        Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")
-    ] = None,
+    calibrate: Calibrate = None,
+    texts: Texts = None,
     images: Annotated[int, typer.Option(help="How many images of the folder to calibrate on.")] = DEFAULT_IMAGES,
     recipes: Annotated[
         str | None, typer.Option(help="Presets, comma-separated; `vlmquant recipes` lists them. A wide choice if none.")
@@ -39,28 +37,34 @@ def sweep(
     split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "test",
     rounds: Annotated[int, typer.Option(help="How often the turn of the timings goes round; 0 times nothing.")] = 8,
     iterations: Annotated[int, typer.Option(help="Images per turn.")] = 10,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of each contender; all cores when left out.")] = None,
+    threads: Threads = None,
+    allow_pickle: AllowPickle = False,
     json_output: Json = False,
 ) -> None:
     """Try recipes x bit-widths x towers: score, closeness, size and latency of each, and which are worth having."""
-    from vlmquant.bench.environment import available_cores
     from vlmquant.checkpoints import load_model
     from vlmquant.data.detect import read
     from vlmquant.lab.sweep.latency import Timing
     from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, Plan
     from vlmquant.lab.sweep.run import sweep as run
+    from vlmquant.limits import available_cores
     from vlmquant.report.sweep import to_dict, write_sweep
+    from vlmquant.tasks.templates import get_templates
 
     plan = Plan(
-        recipes=DEFAULT_RECIPES if recipes is None else _words(recipes),
-        components=_words(components),
+        recipes=DEFAULT_RECIPES if recipes is None else words(recipes),
+        components=words(components),
         grid_bits=_numbers(bits),
     )
     cores = available_cores() if threads is None else threads
     timing = Timing(rounds=rounds, iterations=iterations, threads=cores)
+    get_templates(templates)
+    if calibrate is None:
+        check_measures_nothing(precision.recipe for precision in plan.precisions().values())
+    check_writable(output)
     track = show.tracker(json_output)
     calibration = None if calibrate is None else CalibrationSet.from_files(calibrate, texts, count=images, track=track)
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, allow_pickle=allow_pickle)
     found = run(
         model,
         read(data, split=split, track=track),
@@ -71,7 +75,7 @@ def sweep(
         timing=timing,
         track=track,
     )
-    written = write_sweep(output, found)
+    (written,) = [write_sweep(output, found) for _ in track(["page"], "Drawing the page")]
     if json_output:
         show.as_json({"files": [str(path) for path in written], **to_dict(found)})
         return
@@ -91,12 +95,8 @@ def print_sweep(found: "Sweep", written: Sequence[Path]) -> None:
         show.line(f"{path} ({path.stat().st_size / 1024:.0f} KiB)")
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 def _numbers(text: str) -> tuple[int, ...]:
-    words = _words(text)
-    if bad := next((word for word in words if not word.isdecimal()), None):
+    listed = words(text)
+    if bad := next((word for word in listed if not word.isdecimal()), None):
         raise DataError(f"--bits takes whole numbers such as 8,6,4, got {bad!r}")
-    return tuple(int(word) for word in words)
+    return tuple(int(word) for word in listed)

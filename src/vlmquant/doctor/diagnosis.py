@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmquant.bench.environment import Environment, this_environment
-from vlmquant.doctor.limits import Cores, Memory, these_cores, this_memory
 from vlmquant.doctor.products import Effort, Product, measure
 from vlmquant.doctor.verdict import Verdict, judge
 from vlmquant.engines import ENGINES, Cpu, installed_engines, this_cpu
+from vlmquant.limits import Cores, Memory, these_cores, this_memory
 from vlmquant.progress import Track, silent
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vlmquant.doctor.contenders import Arithmetic
-from vlmquant.doctor.limits import Cores
 from vlmquant.doctor.products import Product
 from vlmquant.engines import ENGINES, Cpu
+from vlmquant.limits import Cores
 
 PAYS = 1.1
 """The least gain over the next simpler arithmetic for which the doctor recommends one."""

@@ -13,6 +13,7 @@ from tokenizers.models import BPE
 from vlmquant.errors import ModelError
 from vlmquant.files import write_whole
 from vlmquant.models.spec import IdArray, read_json
+from vlmquant.text import checked_text
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
@@ -44,8 +45,11 @@ class Tokenizer:
         return 1 + max(self._bpe.get_vocab(with_added_tokens=True).values())
 
     def encode_batch(self, texts: Sequence[str]) -> IdArray:
-        """Return (n, length) int64 token ids, padded to the longest row of the batch."""
-        rows = [encoding.ids for encoding in self._bpe.encode_batch(list(texts))]
+        """Return (n, length) int64 token ids, padded to the longest row of the batch.
+
+        Raises DataError for a text that is not UTF-8.
+        """
+        rows = [encoding.ids for encoding in self._bpe.encode_batch([checked_text(text) for text in texts])]
         ids = np.full((len(rows), max((len(row) for row in rows), default=0)), self.pad_id, dtype=np.int64)
         for target, row in zip(ids, rows, strict=True):
             target[: len(row)] = row

@@ -12,6 +12,7 @@ from vlmquant.errors import DataError
 from vlmquant.files import write_whole
 from vlmquant.models.spec import read_json
 from vlmquant.models.tokenizer import length_of, read_pipeline, token_id
+from vlmquant.text import checked_text
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -39,8 +40,11 @@ class WordPieceTokenizer:
         return 1 + max(self._pipeline.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`. Raises DataError when it is empty or has more than `max_length` tokens."""
-        ids: list[int] = self._pipeline.encode(text).ids
+        """Return the ids of `text`.
+
+        Raises DataError when it is empty, not UTF-8 or has more than `max_length` tokens.
+        """
+        ids: list[int] = self._pipeline.encode(checked_text(text)).ids
         if len(ids) <= 2:
             raise DataError(f"the text {text!r} holds no word; write a question or a prompt")
         if len(ids) > self.max_length:

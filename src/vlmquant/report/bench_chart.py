@@ -1,11 +1,15 @@
 """A bench as bars: the median latency of each contender, one panel per batch size."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vlmquant.bench.result import BASELINE, BenchResult
+from vlmquant.files import write_whole
 from vlmquant.report.plots import AFTER, BEFORE, QUIET, png
+from vlmquant.text import counted
 
 OURS = "bundle-"
 
@@ -25,7 +29,7 @@ def bench_figure(result: BenchResult) -> Figure:
     panels[0].invert_yaxis()
     environment = result.environment
     figure.suptitle(
-        f"{result.model}, {result.component} tower: {environment.cpu_model}, {result.threads} threads",
+        f"{result.model}, {result.subject}: {environment.cpu_model}, {counted(result.threads, 'thread')}",
         x=0.01,
         ha="left",
         fontsize=11,
@@ -38,6 +42,13 @@ def bench_figure(result: BenchResult) -> Figure:
 def bench_png(result: BenchResult) -> bytes:
     """Return `bench_figure` as a PNG file."""
     return png(bench_figure(result))
+
+
+def write_bench(result: BenchResult, folder: Path) -> None:
+    """Write bench.json and the bar chart bench.png into `folder`, made where it is missing. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result.write(folder / "bench.json")
+    write_whole(folder / "bench.png", bench_png(result))
 
 
 def _panel(axes: Axes, result: BenchResult, names: list[str], batch: int) -> None:

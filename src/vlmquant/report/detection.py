@@ -1,7 +1,7 @@
 """The page of one video: what was found in it, when, and how fast."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -27,6 +27,7 @@ from vlmquant.report.page import (
 from vlmquant.report.plots import latency_png
 from vlmquant.text import printable
 from vlmquant.video.detect import Detection
+from vlmquant.video.events import EventRule
 from vlmquant.video.timeline import timeline_png
 
 
@@ -112,14 +113,14 @@ def event_blocks(detection: Detection, truth: Sequence[TimedEvent] = ()) -> list
         "and goes on while it stays above. Bars below zero: what was found" + (" and what is true." if truth else "."),
     )
     if not detection.events:
-        rule = detection.rule
         return [
             Heading("Timeline"),
             timeline,
             Heading("Events"),
             Text(
-                f"No event was found: nothing reached a probability of {rule.on:g} and lasted "
-                f"{rule.min_duration_seconds:g} s. The highest were {_listed(_highest(detection))}."
+                "No event was found: nothing reached a probability of "
+                f"{_by_rule(detection, lambda rule: f'{rule.on:g} and lasted {rule.min_duration_seconds:g} s')}. "
+                f"The highest were {_listed(_highest(detection))}."
             ),
         ]
     return [
@@ -163,7 +164,8 @@ def event_table(detection: Detection) -> Table:
             for event in detection.events
         ],
         caption="Probabilities are averaged over "
-        f"{detection.rule.smoothing_seconds:g} s before events are cut out; an event ends before its end time.",
+        f"{_by_rule(detection, lambda rule: f'{rule.smoothing_seconds:g} s')} before events are cut out; an event ends "
+        "before its end time.",
     )
 
 
@@ -182,7 +184,7 @@ def latency_blocks(detection: Detection) -> list[Block]:
 
 def run_facts(detection: Detection) -> dict[str, dict[str, str]]:
     """What was searched, for what and by which rule, as names and values."""
-    info, rule = detection.info, detection.rule
+    info = detection.info
     turned = f", turned by {info.rotation_degrees} degrees" if info.rotation_degrees else ""
     average = f", {info.average_fps:.3g} frames per second on average" if info.average_fps else ""
     return {
@@ -190,9 +192,14 @@ def run_facts(detection: Detection) -> dict[str, dict[str, str]]:
             "Video": f"{printable(info.path.name)}: {info.width} x {info.height}, {info.codec}{average}{turned}",
             "Model": printable(detection.model),
             "Sampling": f"{detection.fps:g} frames per second",
-            "Thresholds": f"begins at {rule.on:g}, ends below {rule.off:g}",
-            "Duration": f"at least {rule.min_duration_seconds:g} s, gaps under {rule.merge_gap_seconds:g} s joined",
-            "Smoothing": f"{rule.smoothing_seconds:g} s",
+            "Thresholds": _by_rule(detection, lambda rule: f"begins at {rule.on:g}, ends below {rule.off:g}"),
+            "Duration": _by_rule(
+                detection,
+                lambda rule: (
+                    f"at least {rule.min_duration_seconds:g} s, gaps under {rule.merge_gap_seconds:g} s joined"
+                ),
+            ),
+            "Smoothing": _by_rule(detection, lambda rule: f"{rule.smoothing_seconds:g} s"),
             "Settings digest": detection.config_sha256,
         },
         "Phrases": {printable(query.name): _phrases(query.prompts, query.contrast) for query in detection.queries},
@@ -219,6 +226,14 @@ def clock(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     tail = f"{rest // 10:02d}.{rest % 10}"
     return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def _by_rule(detection: Detection, words: Callable[[EventRule], str]) -> str:
+    """Say something of the rule of all events, or of each one's where they differ."""
+    found = [words(rule) for rule in detection.rules]
+    if len(set(found)) == 1:
+        return found[0]
+    return "; ".join(f"{said} ({printable(name)})" for name, said in zip(detection.names, found, strict=True))
 
 
 def _rate(detection: Detection) -> str:

@@ -1,8 +1,12 @@
 """The page of one or more evaluations: what quantization cost, how sure that is, and what it looks like."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from vlmquant import __version__
 from vlmquant.bench.result import BenchResult
+from vlmquant.errors import DataError
+from vlmquant.files import check_writable
 from vlmquant.report.evaluation_pictures import (
     closeness_blocks,
     distribution_blocks,
@@ -11,6 +15,7 @@ from vlmquant.report.evaluation_pictures import (
 )
 from vlmquant.report.evaluation_tables import (
     comparison_table,
+    corpus_table,
     measurement_blocks,
     pareto_table,
     points,
@@ -18,6 +23,7 @@ from vlmquant.report.evaluation_tables import (
     verdict_sentences,
 )
 from vlmquant.report.flips import flip_blocks
+from vlmquant.report.formats import write_report
 from vlmquant.report.matrices import side_by_side
 from vlmquant.report.page import (
     Block,
@@ -42,9 +48,26 @@ from vlmquant.report.scores import (
     group_scores,
     has_bit_sweep,
     metric_name,
+    unit_of,
 )
-from vlmquant.tasks.compare import Comparison
-from vlmquant.tasks.runs import Evidence, Run, latency_ms
+from vlmquant.tasks.compare import Change
+from vlmquant.tasks.runs import Evidence, Run, latency_ms, read_evidence
+
+PAGE_SUFFIXES = (".html", ".htm")
+
+
+def report_runs(paths: Sequence[Path], output: Path, *, title: str = "") -> tuple[list[Path], Evidence]:
+    """Make one page of run folders and benches, and beside it the same as Markdown, JSON and CSV.
+
+    Returns the paths of all files and what they were made of. Raises DataError for an `output` that is not called
+    .html, and for a path that is neither a run nor a bench; VlmQuantError where nothing can be written.
+    """
+    if output.suffix.lower() not in PAGE_SUFFIXES:
+        raise DataError(f"the report is a page and {str(output)!r} does not end in .html; give such a name")
+    check_writable(output.parent)
+    evidence = read_evidence(list(paths))
+    page = evaluation_page(evidence, title=title, footer=f"Made by vlmquant {__version__}.")
+    return write_report(output, page, evidence), evidence
 
 
 def evaluation_page(evidence: Evidence, *, title: str = "", footer: str = "") -> Page:
@@ -100,7 +123,8 @@ def key_figures(runs: Sequence[Run], groups: Sequence[Group]) -> KeyFigures:
         for found in compared:
             if found.metric in HEADLINES:
                 interval = f"{points(found.difference.low)} to {points(found.difference.high)}"
-                note = f"points, 95 % interval {interval}; {100 * found.candidate:.2f} % on n = {found.samples:,}"
+                score = f"{100 * found.candidate:.2f} {unit_of([found.metric])}"
+                note = f"points, 95 % interval {interval}; {score} on n = {found.samples:,}"
                 name = f"{task} {metric_name(found.metric)}"
                 figures.append(KeyFigure(name, points(found.difference.estimate), note))
     if run.fidelity is not None:
@@ -113,7 +137,7 @@ def key_figures(runs: Sequence[Run], groups: Sequence[Group]) -> KeyFigures:
                 scored = group.scores[0]
                 note = f"{group.data_name}, n = {scored.n:,}"
                 name = f"{group.task} {metric_name(group.metric)}"
-                figures.append(KeyFigure(name, f"{100 * scored.score.estimate:.2f} %", note))
+                figures.append(KeyFigure(name, f"{100 * scored.score.estimate:.2f} {unit_of([group.metric])}", note))
     return KeyFigures(figures)
 
 
@@ -138,7 +162,8 @@ def score_blocks(runs: Sequence[Run], groups: Sequence[Group]) -> list[Block]:
             )
         blocks.append(comparison_table(compared))
     if groups:
-        blocks.append(Details("Every score", [score_table(groups)]))
+        corpus = corpus_table(runs)
+        blocks.append(Details("Every score", [score_table(groups), *([] if corpus is None else [corpus])]))
     return blocks
 
 
@@ -156,7 +181,7 @@ def pareto_blocks(evidence: Evidence, groups: Sequence[Group], absent: list[str]
         unmeasured |= dict.fromkeys(candidate.label for candidate in candidates if candidate.latency_ms is None)
         drawn: list[Block] = [
             Picture(
-                png(pareto_figure(candidates, metric_name(group.metric))),
+                png(pareto_figure(candidates, metric_name(group.metric), unit_of([group.metric]))),
                 alt=f"{group.title} of {len(candidates)} models over what they cost",
                 caption=f"{group.title}. Numbers are rows of the table below. Up and left is better; the line joins "
                 "the models that no other beats in both axes of its panel. Bars are 95 % intervals.",
@@ -219,7 +244,7 @@ def _per_run(runs: Sequence[Run], blocks_of: Callable[[Run], list[Block]]) -> li
     return blocks
 
 
-def _row_label(run: Run, task: str, found: Comparison, runs: int) -> str:
+def _row_label(run: Run, task: str, found: Change, runs: int) -> str:
     name = f"{task} {metric_name(found.metric)}"
     return name if runs == 1 else f"{run.model.name}: {name}, {run.data_name}"
 

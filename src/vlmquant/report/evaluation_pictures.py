@@ -31,6 +31,8 @@ def fidelity_blocks(runs: Sequence[Run], absent: list[str]) -> list[Block]:
     blocks: list[Block] = []
     rows = []
     for run in runs:
+        if not run.embeds:
+            continue
         if run.fidelity is None:
             absent.append(f"Closeness of {run.model.name} on {run.data_name}: it was not compared with a float model.")
             continue

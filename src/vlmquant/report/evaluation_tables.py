@@ -7,31 +7,40 @@ import numpy as np
 
 from vlmquant.report.page import Block, Details, Facts, Table
 from vlmquant.report.pareto import Candidate, best
-from vlmquant.report.scores import Group, metric_name
-from vlmquant.tasks.compare import Comparison, Verdict
+from vlmquant.report.scores import Group, metric_name, unit_of
+from vlmquant.tasks.compare import Change, Comparison, Verdict
 from vlmquant.tasks.runs import Run
 
 MINUS = "\u2212"
 NOTHING, NOT_MEASURED = "\u2013", "not measured"
+FLIP_COLUMNS = ("McNemar p", "Lost", "Won", "Other wrong", "Detectable (points)")
+"""What only a metric that is a mean over samples has."""
 
 
-def comparison_table(compared: Sequence[tuple[Run, str, Comparison]]) -> Table:
+def comparison_table(compared: Sequence[tuple[Run, str, Change]]) -> Table:
     """One row per run and metric; those beyond the allowed drop stand out."""
+    caption = (
+        "Lost: right before, wrong after. Won: the other way round. Detectable: the smallest drop that "
+        "these samples would have shown with 80 % power. McNemar's test takes the captions of a picture "
+        "for independent."
+    )
+    if not any(isinstance(found, Comparison) for _, _, found in compared):
+        caption = (
+            "The interval is of the difference, by a bootstrap over pictures. Equal captions: the share of pictures "
+            "with the very same text."
+        )
+    unit = unit_of(found.metric for _, _, found in compared)
     return drop_constant_columns(
         Table(
             columns=(
                 "Metric",
                 "Data",
                 "Model",
-                "Float (%)",
-                "Quantized (%)",
+                f"Float ({unit})",
+                f"Quantized ({unit})",
                 "Difference (points)",
                 "95 % interval",
-                "McNemar p",
-                "Lost",
-                "Won",
-                "Other wrong",
-                "Detectable (points)",
+                *FLIP_COLUMNS,
                 "n",
                 "Verdict",
             ),
@@ -44,29 +53,69 @@ def comparison_table(compared: Sequence[tuple[Run, str, Comparison]]) -> Table:
                     f"{100 * found.candidate:.2f}",
                     points(found.difference.estimate),
                     f"{points(found.difference.low)} to {points(found.difference.high)}",
-                    f"{found.p_value:.3g}",
-                    f"{len(found.flips.losses):,}",
-                    f"{len(found.flips.gains):,}",
-                    f"{len(found.flips.changed_wrong):,}",
-                    f"{100 * found.smallest_detectable_drop:.2f}",
+                    *_flip_cells(found),
                     f"{found.samples:,}",
                     found.verdict or NOTHING,
                 )
                 for run, task, found in compared
             ],
-            caption="Lost: right before, wrong after. Won: the other way round. Detectable: the smallest drop that "
-            "these samples would have shown with 80 % power. McNemar's test takes the captions of a picture "
-            "for independent.",
+            caption=caption,
             highlighted=frozenset(i for i, (_, _, found) in enumerate(compared) if found.verdict is Verdict.BEYOND),
         ),
         ("Data", "Model"),
     )
 
 
+def _flip_cells(found: Change) -> tuple[str, ...]:
+    """Return the cells of `FLIP_COLUMNS`; a score of a whole corpus has none of them."""
+    if not isinstance(found, Comparison):
+        return (NOTHING,) * len(FLIP_COLUMNS)
+    return (
+        f"{found.p_value:.3g}",
+        f"{len(found.flips.losses):,}",
+        f"{len(found.flips.gains):,}",
+        f"{len(found.flips.changed_wrong):,}",
+        f"{100 * found.smallest_detectable_drop:.2f}",
+    )
+
+
+def corpus_table(runs: Sequence[Run]) -> Table | None:
+    """Scores of a whole corpus, such as BLEU, which have no interval of their own; None where there are none."""
+    rows = [
+        (
+            f"{task} {metric_name(metric)}",
+            run.data_name,
+            facts.name,
+            f"{100 * score:.2f}",
+            f"{result.protocol.samples:,}",
+        )
+        for run in runs
+        for facts, results in ((run.model, run.results), (run.reference, run.reference_results))
+        if facts is not None
+        for task, result in results.items()
+        for metric, score in result.all_scores.items()
+        if metric not in result.outcomes
+    ]
+    if not rows:
+        return None
+    return Table(
+        columns=("Score", "Data", "Model", "Score x 100", "n"),
+        rows=rows,
+        caption="Scores of all texts together.",
+    )
+
+
 def score_table(groups: Sequence[Group]) -> Table:
     """One row per model and metric, with the score's own interval."""
     return Table(
-        columns=("Metric", "Data", "Model", "Score (%)", "95 % interval", "n"),
+        columns=(
+            "Metric",
+            "Data",
+            "Model",
+            f"Score ({unit_of(group.metric for group in groups)})",
+            "95 % interval",
+            "n",
+        ),
         rows=[
             (
                 f"{group.task} {metric_name(group.metric)}",
@@ -91,7 +140,7 @@ def pareto_table(candidates: Sequence[Candidate], group: Group) -> Table:
             "Model",
             "Size (MiB)",
             "Latency (ms)",
-            f"{metric_name(group.metric)} (%)",
+            f"{metric_name(group.metric)} ({unit_of([group.metric])})",
             "Cosine to float",
             "n",
         ),
@@ -153,7 +202,7 @@ def verdict_sentences(run: Run) -> list[str]:
             if found.verdict is Verdict.BEYOND:
                 beyond.append(f"{name} by {-100 * found.difference.estimate:.2f}")
             elif found.verdict is Verdict.UNDECIDED:
-                undecided.append(f"{name} (a drop of {100 * found.smallest_detectable_drop:.2f} would have shown)")
+                undecided.append(f"{name} ({_why_undecided(found)})")
             if found.max_drop is not None:
                 limit = f"{100 * found.max_drop:g} points"
     sentences = []
@@ -162,6 +211,12 @@ def verdict_sentences(run: Run) -> list[str]:
     if undecided:
         sentences.append(f"these samples cannot tell whether a drop is within {limit}: {', '.join(undecided)}.")
     return sentences
+
+
+def _why_undecided(found: Change) -> str:
+    if isinstance(found, Comparison):
+        return f"a drop of {100 * found.smallest_detectable_drop:.2f} would have shown"
+    return f"95 % interval {points(found.difference.low)} to {points(found.difference.high)}"
 
 
 def points(rate: float) -> str:

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from vlmquant.report.page import Block, Details, Gallery, Picture, Text, Thumbnail
 from vlmquant.report.scores import HEADLINES, metric_name
 from vlmquant.tasks.compare import Comparison
-from vlmquant.tasks.pictures import MOST_FARTHEST, MOST_FLIPS, farthest_first, image_cosines, picture_of
+from vlmquant.tasks.pictures import (
+    MOST_FARTHEST,
+    MOST_FLIPS,
+    changed_answers,
+    farthest_first,
+    image_cosines,
+    picture_of,
+)
 from vlmquant.tasks.runs import Run
 
 KINDS = (
@@ -20,8 +27,12 @@ def flip_blocks(run: Run) -> list[Block]:
     blocks: list[Block] = []
     for task, compared in run.comparisons.items():
         for comparison in compared:
-            if comparison.metric in HEADLINES:
+            if comparison.metric not in HEADLINES:
+                continue
+            if isinstance(comparison, Comparison):
                 blocks += _of_metric(run, task, comparison)
+            elif comparison.metric in run.results[task].outcomes:
+                blocks += _of_texts(run, task, comparison.metric)
     return blocks
 
 
@@ -53,6 +64,33 @@ def _of_metric(run: Run, task: str, comparison: Comparison) -> list[Block]:
         gallery = Gallery(thumbnails)
         title = f"{name}: {words} ({shown})"
         blocks += [Text(title), gallery] if kind == "losses" else [Details(title, [gallery])]
+    return blocks
+
+
+def _of_texts(run: Run, task: str, metric: str) -> list[Block]:
+    """Show generated texts that changed, those that lost most by `metric` first."""
+    after, before = run.results[task].outcomes[metric], run.reference_results[task].outcomes[metric]
+    changed, name = changed_answers(after, before), f"{task} {metric_name(metric)}"
+    blocks: list[Block] = [
+        Text(f"{name}: {len(changed):,} of {len(after.ids):,} texts are not the same as the float model's.")
+    ]
+    shown = [one for one in changed if one.picture in run.pictures][:MOST_FLIPS]
+    if shown:
+        thumbnails = [
+            Thumbnail(
+                _picture(run, one.picture),
+                one.sample,
+                (
+                    f"before: {one.before} ({100 * one.score_before:.1f})",
+                    f"after: {one.after} ({100 * one.score_after:.1f})",
+                ),
+            )
+            for one in shown
+        ]
+        blocks += [
+            Text(f"{name}: changed texts ({len(shown)} of {len(changed):,}, the greatest losses first)"),
+            Gallery(thumbnails),
+        ]
     return blocks
 
 

@@ -1,7 +1,5 @@
 """A report for programs and for version control: the same blocks as Markdown, all numbers as JSON and as CSV."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,8 +22,10 @@ from vlmquant.report.page import (
     Text,
     write_page,
 )
+from vlmquant.tasks.compare import Comparison
 from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.runs import Evidence, Run
+from vlmquant.text import csv_table
 
 SCHEMA = 1
 COLUMNS = (
@@ -103,17 +103,14 @@ def to_dict(evidence: Evidence) -> dict[str, Any]:
 
 def to_csv(runs: Sequence[Run]) -> str:
     """Return one row per run, task and metric; rates and differences are in [0, 1]."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for run in runs:
-        writer.writerows(score_rows(run))
-    return text.getvalue()
+    return csv_table(COLUMNS, (row for run in runs for row in score_rows(run)))
 
 
 def score_rows(run: Run) -> list[dict[str, Any]]:
     """Return one row, with the keys of `COLUMNS`, per task and metric; None where nothing was compared."""
-    return [_score_row(run, task, metric, result) for task, result in run.results.items() for metric in result.outcomes]
+    return [
+        _score_row(run, task, metric, result) for task, result in run.results.items() for metric in result.all_scores
+    ]
 
 
 def _score_row(run: Run, task: str, metric: str, result: TaskResult) -> dict[str, Any]:
@@ -126,8 +123,8 @@ def _score_row(run: Run, task: str, metric: str, result: TaskResult) -> dict[str
         "precision": run.model.precision,
         "engine": result.subject.get("engine"),
         "bytes_on_disk": run.model.bytes_on_disk,
-        "samples": len(result.outcomes[metric].ids),
-        "score": result.metrics[metric],
+        "samples": len(result.outcomes[metric].ids) if metric in result.outcomes else result.protocol.samples,
+        "score": result.all_scores[metric],
         "protocol": str(result.protocol),
     }
     for found in run.comparisons.get(task, ()):
@@ -138,14 +135,17 @@ def _score_row(run: Run, task: str, metric: str, result: TaskResult) -> dict[str
                 "difference": found.difference.estimate,
                 "difference_low": found.difference.low,
                 "difference_high": found.difference.high,
-                "p_value": found.p_value,
-                "lost": len(found.flips.losses),
-                "won": len(found.flips.gains),
-                "changed_wrong": len(found.flips.changed_wrong),
-                "smallest_detectable_drop": found.smallest_detectable_drop,
                 "max_drop": found.max_drop,
                 "verdict": found.verdict,
             }
+            if isinstance(found, Comparison):
+                row |= {
+                    "p_value": found.p_value,
+                    "lost": len(found.flips.losses),
+                    "won": len(found.flips.gains),
+                    "changed_wrong": len(found.flips.changed_wrong),
+                    "smallest_detectable_drop": found.smallest_detectable_drop,
+                }
     return row
 
 

@@ -1,5 +1,6 @@
 """Which models are worth having: those that no other model beats in size, speed and score at once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from vlmquant.metrics.intervals import Interval
 from vlmquant.report.plots import AFTER, BEFORE, LINE, QUIET, plain
+from vlmquant.text import counted
 
 MIB = 2**20
 LABELS_THAT_FIT = np.array([18.0, 24.0])
@@ -41,10 +43,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost or a gain that a chart can have along an axis: its values are (candidates,) float64, NaN for none."""
+    """A cost or a gain that a chart can have along an axis: its values are (candidates,) float64, NaN for none.
+
+    None of them can be above `highest`.
+    """
 
     label: str
     values: NDArray[np.float64]
+    highest: float = math.inf
 
     @property
     def known(self) -> bool:
@@ -82,11 +88,15 @@ def costs_of(candidates: Sequence[Candidate]) -> list[Axis]:
     ]
 
 
-def gains_of(candidates: Sequence[Candidate], metric: str) -> list[Axis]:
-    """Return score and fidelity of the candidates; `metric` names the score."""
+def gains_of(candidates: Sequence[Candidate], metric: str, unit: str = "%") -> list[Axis]:
+    """Return score and fidelity of the candidates; `metric` names the score, which is shown times 100 in `unit`."""
     return [
-        Axis(f"{metric} (%)", _numbers([None if c.score is None else 100 * c.score.estimate for c in candidates])),
-        Axis("mean cosine to the float model", _numbers([c.fidelity for c in candidates])),
+        Axis(
+            f"{metric} ({unit})",
+            _numbers([None if c.score is None else 100 * c.score.estimate for c in candidates]),
+            100,
+        ),
+        Axis("mean cosine to the float model", _numbers([c.fidelity for c in candidates]), 1),
     ]
 
 
@@ -99,20 +109,20 @@ def best(candidates: Sequence[Candidate]) -> NDArray[np.bool_]:
     return pareto_front(np.stack(complete, axis=1))
 
 
-def pareto_figure(candidates: Sequence[Candidate], metric: str) -> Figure:
+def pareto_figure(candidates: Sequence[Candidate], metric: str, unit: str = "%") -> Figure:
     """Draw every gain that is known over every cost that is known, each with its front; 1 is the first candidate.
 
     Raises ValueError when no candidate has both a cost and a gain.
     """
     costs = [axis for axis in costs_of(candidates) if axis.known]
-    gains = [axis for axis in gains_of(candidates, metric) if axis.known]
+    gains = [axis for axis in gains_of(candidates, metric, unit) if axis.known]
     if not costs or not gains:
         raise ValueError("a Pareto plot needs at least one cost and one gain of the same model")
     pairs = [(cost, gain) for gain in gains for cost in costs]
     rows, columns = -(-len(pairs) // 2), min(2, len(pairs))
     figure = Figure(figsize=(11, 4.2 * rows), layout="constrained")
     for axes, (cost, gain) in zip(figure.subplots(rows, columns, squeeze=False).ravel(), pairs, strict=True):
-        _panel(axes, candidates, cost, gain, with_intervals=gain.label.endswith("(%)"))
+        _panel(axes, candidates, cost, gain, with_intervals=gain.label.endswith(f"({unit})"))
     return figure
 
 
@@ -124,7 +134,9 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
     plain(axes)
     axes.ticklabel_format(useOffset=False)
     counts = sorted({candidates[i].n for i in drawn.tolist()})
-    axes.set_title(f"n = {', '.join(f'{n:,}' for n in counts)}; {len(drawn)} models", loc="left", fontsize=10)
+    axes.set_title(
+        f"n = {', '.join(f'{n:,}' for n in counts)}; {counted(len(drawn), 'model')}", loc="left", fontsize=10, pad=16
+    )
     if not len(drawn):
         return
     front = pareto_front(np.stack([x, -y], axis=1))
@@ -135,9 +147,10 @@ def _panel(axes: Axes, candidates: Sequence[Candidate], cost: Axis, gain: Axis, 
         axes.errorbar(x, y, yerr=[below, above], fmt="none", ecolor=QUIET, elinewidth=1, capsize=3, zorder=1)
     order = np.argsort(x[front])
     axes.step(x[front][order], y[front][order], where="post", color=LINE, linewidth=1.3, zorder=2)
-    axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3)
+    axes.scatter(x, y, s=46, c=[AFTER if kept else BEFORE for kept in front], zorder=3, clip_on=False)
     axes.set_xlim(0, 1.1 * x.max())
     axes.margins(y=0.25)
+    axes.set_ylim(top=min(axes.get_ylim()[1], gain.highest))
     for label, at_x, at_y in _labels(axes, drawn, np.stack([x, y], axis=1)):
         axes.annotate(label, (at_x, at_y), xytext=(7, 5), textcoords="offset points", fontsize=9, weight="bold")
 

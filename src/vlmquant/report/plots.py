@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from vlmquant.metrics.intervals import Interval
+from vlmquant.text import counted, printable
 
 BEFORE, AFTER, LINE, QUIET = "#9aa7b5", "#1f4e79", "#e07b00", "0.35"
 DPI = 120
+_OF_A_SCALE = "$\\mathdefault{"
+"""How matplotlib begins the numbers of a logarithmic axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ def latency_figure(pts_seconds: NDArray[np.float64], latency_ms: NDArray[np.floa
     axes.set_ylim(0, 1.15 * levels[-1][1])
     axes.set_xlabel("time in the video (s)")
     axes.set_ylabel("latency (ms per frame)")
-    axes.set_title(f"n = {len(latency_ms)} frames", loc="left", fontsize=10)
+    axes.set_title(f"n = {counted(len(latency_ms), 'frame')}", loc="left", fontsize=10)
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     plain(axes)
     return figure
@@ -103,7 +107,12 @@ def before_after_png(measures: Sequence[BeforeAfter], unit: str, before: str = "
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
+    """Return a figure as a PNG file; what is written in it is shown literally, dollars and control characters too."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if not text.get_text().startswith(_OF_A_SCALE):
+            text.set_parse_math(False)
+            text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DPI)
     return data.getvalue()

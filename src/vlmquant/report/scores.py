@@ -1,23 +1,24 @@
 """Scores of runs as rows and charts: differences with their intervals, and scores against bits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vlmquant.metrics.captions import METRICS as TEXT_METRICS
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
+from vlmquant.opening.facts import FLOAT_BITS, ModelFacts
 from vlmquant.report.matrices import Matrix
 from vlmquant.report.plots import AFTER, BEFORE, LINE, QUIET, plain
-from vlmquant.tasks.compare import Comparison
-from vlmquant.tasks.model_facts import FLOAT_BITS, ModelFacts
+from vlmquant.tasks.compare import Change
 from vlmquant.tasks.result import Outcomes
 from vlmquant.tasks.runs import Run
 
 PER_CENT = 100.0
 
-HEADLINES = ("top1", "image_to_text_r1", "text_to_image_r1")
+HEADLINES = ("top1", "image_to_text_r1", "text_to_image_r1", "CIDEr", "vqa_accuracy", "pair_accuracy")
 """The metrics that get charts of their own; the others are in the tables."""
 
 METRIC_NAMES = {
@@ -63,6 +64,11 @@ class Group:
     def title(self) -> str:
         """Return such as "zero-shot top-1 on cifar10"."""
         return f"{self.task} {metric_name(self.metric)} on {self.data_name}"
+
+
+def unit_of(metrics: Iterable[str]) -> str:
+    """Return what scores times 100 are in: "%" of rates, "x 100" where a score of texts is among them."""
+    return "x 100" if set(metrics) & set(TEXT_METRICS) else "%"
 
 
 def metric_name(metric: str) -> str:
@@ -114,7 +120,7 @@ def interval_of(outcomes: Outcomes) -> Interval:
     return bootstrap_mean(outcomes.values, clusters.astype(np.int64))
 
 
-def differences_figure(rows: Sequence[tuple[str, Comparison]]) -> Figure:
+def differences_figure(rows: Sequence[tuple[str, Change]]) -> Figure:
     """Draw each difference with its 95 % interval, in percentage points; rows are a label and a comparison.
 
     A dashed line is the largest drop that was allowed, where there is one for all. Raises ValueError without a row.
@@ -172,7 +178,7 @@ def _bits_panel(axes: Axes, group: Group) -> None:
         axes.errorbar(places, estimates, yerr=[below, above], marker="o", capsize=3, linewidth=1.4, label=method)
     axes.set_xticks(range(len(ticks)), ["float" if bits == FLOAT_BITS else str(bits) for bits in ticks])
     axes.set_xlabel("bits of the weights")
-    axes.set_ylabel("score (%), 95 % intervals")
+    axes.set_ylabel(f"score ({unit_of([group.metric])}), 95 % intervals")
     counts = sorted({scored.n for scored in group.scores})
     axes.set_title(f"{group.title}, n = {', '.join(f'{n:,}' for n in counts)}", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
@@ -188,9 +194,13 @@ def has_bit_sweep(group: Group) -> bool:
 def bits_matrix(group: Group) -> Matrix | None:
     """Return scores (%) over the weight bits of both towers; None unless some model has towers of different bits.
 
+    Only a dual encoder has an image and a text tower.
+
     Where several models have the same bits, the best counts.
     """
     cells: dict[tuple[int, int], float] = {}
+    if any({"image", "text"} - set(scored.facts.bits) for scored in group.scores):
+        return None
     for scored in group.scores:
         pair = (scored.facts.bits["image"][0], scored.facts.bits["text"][0])
         cells[pair] = max(cells.get(pair, 0.0), PER_CENT * scored.score.estimate)

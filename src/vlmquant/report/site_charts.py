@@ -10,6 +10,7 @@ from vlmquant.lab.analysis.sites import Distribution, SiteFacts
 from vlmquant.quantize.sensitivity import LayerSensitivity
 from vlmquant.report.matrices import Matrix
 from vlmquant.report.plots import AFTER, LINE, plain
+from vlmquant.text import counted
 
 MOST_RANKED = 20
 COLUMNS = 4
@@ -78,7 +79,7 @@ def ranking_figure(layers: Sequence[LayerSensitivity]) -> Figure:
     axes.set_yticks(range(len(shown)), [layer.site for layer in shown])
     axes.invert_yaxis()
     axes.set_xlabel("1 - mean cosine of the embeddings to float, this layer alone quantized")
-    axes.set_title(f"{len(shown)} of {len(layers)} layers", loc="left", fontsize=10)
+    axes.set_title(f"{len(shown)} of {counted(len(layers), 'layer')}", loc="left", fontsize=10)
     plain(axes)
     axes.tick_params(axis="y", labelsize=7.5)
     return figure

@@ -43,6 +43,7 @@ from vlmquant.report.sweep_tables import (
     tower_table,
 )
 from vlmquant.tasks.result import save_json
+from vlmquant.text import counted
 
 TOLERATED_POINTS = 0.5
 
@@ -113,7 +114,7 @@ def sweep_page(found: Sweep, charts: dict[str, list[Drawn]]) -> Page:
     blocks += [Heading("How this was measured"), *_method(found)]
     return Page(
         title=f"{found.model}: {len(found.points) - 1} ways to quantize it",
-        subtitle=f"{', '.join(found.protocols)} on {found.data['name']}, {found.data['images']:,} pictures.",
+        subtitle=f"{', '.join(found.protocols)} on {found.data['name']}, {counted(found.data['images'], 'picture')}.",
         blocks=blocks,
     )
 
@@ -127,7 +128,8 @@ def _notices(found: Sweep) -> list[Block]:
     if found.random_weights:
         lines.append("The weights of this checkpoint are random: sizes and speeds mean something, scores nothing.")
     if found.data["problems"]:
-        lines.append(f"{found.data['problems']} entries of {found.data['name']} could not be used and are in no score.")
+        left_out = counted(found.data["problems"], "entry", "entries")
+        lines.append(f"Not usable and in no score: {left_out} of {found.data['name']}.")
     if not found.latencies:
         lines.append("Nothing was timed (0 rounds).")
     if any(latency.disturbed for raced in found.latencies.values() for latency in raced.values()):
@@ -170,7 +172,10 @@ def _method(found: Sweep) -> list[Block]:
             reasons.setdefault(reason, []).append(recipe)
     machine = found.environment
     facts = [
-        ("Data", f"{found.data['name']}, {found.data['images']:,} pictures, digest {found.data['digest'][:12]}"),
+        (
+            "Data",
+            f"{found.data['name']}, {counted(found.data['images'], 'picture')}, digest {found.data['digest'][:12]}",
+        ),
         *((f"Protocol of {task}", signature) for task, signature in found.protocols.items()),
         ("Weights", f"sha256 {found.weights_sha256[:12]}"),
         ("Calibrated on", measured),
@@ -192,7 +197,8 @@ def _method(found: Sweep) -> list[Block]:
         blocks.append(
             Text(
                 f"Latency: median of one image at a time, {timing.rounds} rounds of {timing.iterations} on "
-                f"{timing.threads} threads, every tower in its own process, the rounds of all alternated in one race. "
+                f"{counted(timing.threads, 'thread')}, every tower in its own process, the rounds of all alternated "
+                f"in one race. "
                 f"A float tower is timed as a float32 graph on {images['float'].runner.removesuffix('-fp32')}{beside}."
             )
         )

@@ -1,7 +1,5 @@
 """The tables of a sweep, and its points in the form that the charts of an evaluation take."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +8,12 @@ import numpy as np
 from vlmquant.lab.sweep.plan import FLOAT
 from vlmquant.lab.sweep.point import Point, Score
 from vlmquant.lab.sweep.run import Sweep
+from vlmquant.opening.facts import ModelFacts, bits_name
 from vlmquant.report.evaluation_tables import NOT_MEASURED, NOTHING, points
 from vlmquant.report.page import Table
 from vlmquant.report.pareto import MIB, Candidate, best
 from vlmquant.report.scores import HEADLINES, Group, Scored, metric_name
-from vlmquant.tasks.model_facts import ModelFacts, bits_name
+from vlmquant.text import csv_table
 
 PLACES = ("image", "text", "both")
 CSV_COLUMNS = (
@@ -198,12 +197,8 @@ def grid_group(found: Sweep, metric: str) -> Group:
 
 def to_csv(found: Sweep) -> str:
     """Return one row per point and metric; rates and differences are in [0, 1]."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for point in found.points:
-        writer.writerows(_csv_row(found, point, metric) for metric in point.scores)
-    return text.getvalue()
+    rows = (_csv_row(found, point, metric) for point in found.points for metric in point.scores)
+    return csv_table(CSV_COLUMNS, rows)
 
 
 def milliseconds(value: float | None) -> str:

@@ -8,9 +8,10 @@ from vlmquant.data.sets import QuestionedImages
 from vlmquant.metrics.vqa import vqa_accuracy
 from vlmquant.models.spec import Answerer
 from vlmquant.progress import Track, silent
-from vlmquant.tasks.journal import Journal
 from vlmquant.tasks.protocol import Protocol
 from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.store import Journal
+from vlmquant.tasks.task import Work
 
 BATCH = 16
 METRIC = "vqa_accuracy"
@@ -66,6 +67,14 @@ def score_answers(
             "by_question_type": _means(values, [question.question_type for question in data.questions]),
         },
     )
+
+
+def answer_questions(work: Work) -> TaskResult:
+    """Run the task: an answer to every question of the data, scored."""
+    data, answerer = work.data, work.opened.generator
+    assert isinstance(data, QuestionedImages)
+    answers = write_answers(answerer, data, journal=work.journal("vqa"), track=work.track)
+    return score_answers(answerer.name, answers, data)
 
 
 def _means(values: np.ndarray, kinds: Sequence[str]) -> dict[str, float]:

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlmquant.data.sets import CaptionedImages
 from vlmquant.errors import DataError
+from vlmquant.files import digest
 from vlmquant.metrics.captions import METRICS, CaptionScores, caption_scores
 from vlmquant.metrics.intervals import CONFIDENCE, Interval
 from vlmquant.models.spec import Captioner, Image
 from vlmquant.progress import Track, silent
-from vlmquant.tasks.compare import Verdict, judge
-from vlmquant.tasks.journal import Journal
-from vlmquant.tasks.protocol import Protocol, digest
-from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.compare import Change, judge
+from vlmquant.tasks.protocol import Protocol
+from vlmquant.tasks.result import CORPUS, Outcomes, TaskResult
+from vlmquant.tasks.store import Journal
+from vlmquant.tasks.task import Work
 
 RESAMPLES = 2000
 BATCH = 8
@@ -28,26 +31,6 @@ class CaptioningResult(TaskResult):
 
     captions: tuple[str, ...]
     scores: CaptionScores
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreChange:
-    """One score of a candidate against a reference on the same pictures; `difference` with its paired interval.
-
-    `relative` is the difference as a share of the reference's score (0 where that is 0).
-    """
-
-    metric: str
-    reference: float
-    candidate: float
-    difference: Interval
-    samples: int
-    verdict: Verdict | None = None
-
-    @property
-    def relative(self) -> float:
-        """Return the difference as a share of the reference's score."""
-        return self.difference.estimate / self.reference if self.reference else 0.0
 
 
 def write_captions(
@@ -95,7 +78,7 @@ def score_captions(
             metric: Outcomes(ids=names, clusters=names, values=values, answers=tuple(captions))
             for metric, values in (("ROUGE-L", scores.rouge_l), ("CIDEr", scores.cider))
         },
-        details={"corpus": scores.corpus()},
+        details={CORPUS: scores.corpus()},
         captions=tuple(captions),
         scores=scores,
     )
@@ -103,7 +86,7 @@ def score_captions(
 
 def compare_captions(
     candidate: CaptioningResult, reference: CaptioningResult, *, max_drop_points: float | None = None, seed: int = 0
-) -> tuple[ScoreChange, ...]:
+) -> tuple[Change, ...]:
     """Compare every score with a paired bootstrap over pictures, 2,000 resamples; BLEU is the corpus's in each.
 
     `max_drop_points` is in hundredths of a score: a CIDEr from 1.10 to 1.09 drops one point. The last row, "equal
@@ -126,13 +109,36 @@ def compare_captions(
 
 def _change(
     metric: str, before: float, after: float, spread: np.ndarray, samples: int, max_drop_points: float | None
-) -> ScoreChange:
+) -> Change:
     low, high = np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     difference = Interval(after - before, float(low), float(high))
     verdict = None if max_drop_points is None else judge(difference, max_drop_points / 100, samples)
-    return ScoreChange(
-        metric=metric, reference=before, candidate=after, difference=difference, samples=samples, verdict=verdict
+    return Change(
+        metric=metric,
+        reference=before,
+        candidate=after,
+        difference=difference,
+        samples=samples,
+        max_drop=None if max_drop_points is None else max_drop_points / 100,
+        verdict=verdict,
     )
+
+
+def caption_pictures(work: Work) -> CaptioningResult:
+    """Run the task: a caption for every picture of captioned data, scored."""
+    data, captioner = work.data, work.opened.generator
+    assert isinstance(data, CaptionedImages)
+    captions = write_captions(captioner, data.images, data.ids, journal=work.journal("captioning"), track=work.track)
+    return score_captions(captioner.name, captions, data.captions, ids=data.ids, dataset=data.digest)
+
+
+def compare_captionings(
+    candidate: TaskResult, reference: TaskResult, max_drop_points: float | None
+) -> tuple[Change, ...]:
+    """Compare two results of `caption_pictures`."""
+    assert isinstance(candidate, CaptioningResult)
+    assert isinstance(reference, CaptioningResult)
+    return compare_captions(candidate, reference, max_drop_points=max_drop_points)
 
 
 def token_agreement(candidate: Sequence[Sequence[int]], reference: Sequence[Sequence[int]]) -> float:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlmquant.data.sets import LabelledImages
 from vlmquant.errors import DataError
+from vlmquant.files import digest
 from vlmquant.metrics.classification import (
     confusion_matrix,
     expected_calibration_error,
@@ -15,9 +17,10 @@ from vlmquant.metrics.classification import (
 from vlmquant.metrics.ranking import RankCounts, rank_classes
 from vlmquant.models.spec import Encoder, FloatArray, IdArray, Image
 from vlmquant.progress import Track, silent
-from vlmquant.tasks.encode import encode_images, encode_texts
-from vlmquant.tasks.protocol import Protocol, digest, list_digest
+from vlmquant.tasks.encode import embed_classes, encode_images
+from vlmquant.tasks.protocol import Protocol, list_digest
 from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.task import Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +77,6 @@ def zero_shot(
     )
 
 
-def embed_classes(
-    encoder: Encoder, class_names: Sequence[str], templates: Sequence[str], track: Track = silent
-) -> FloatArray:
-    """Return (classes, d) float32 unit rows: for each class the renormalized mean of its prompts' embeddings."""
-    if not templates:
-        raise DataError("at least one template is needed; '{}' is the bare class name")
-    for template in templates:
-        if template.count("{}") != 1:
-            raise DataError(f"template {template!r} must contain {{}} once, where the class name goes")
-    if len(set(class_names)) != len(class_names) or not class_names:
-        raise DataError("class names must be given and differ from each other")
-    prompts = [template.replace("{}", name) for name in class_names for template in templates]
-    rows = encode_texts(encoder, prompts, prompts, track).astype(np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    means = rows.reshape(len(class_names), len(templates), -1).mean(axis=1)
-    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), dtype=np.float32)
-
-
 def score_zero_shot(
     encoder: Encoder,
     image_rows: FloatArray,
@@ -143,4 +128,21 @@ def score_zero_shot(
         predictions=ranks.best,
         confidences=confidences,
         ranks=ranks,
+    )
+
+
+def classify_pictures(work: Work) -> ZeroShotResult:
+    """Run the task: every picture of labelled data by the prompts of the classes."""
+    data, embedded = work.data, work.embedded
+    assert isinstance(data, LabelledImages)
+    assert embedded.texts is not None
+    return score_zero_shot(
+        work.opened.encoder,
+        embedded.images,
+        embedded.texts,
+        data.labels,
+        data.class_names,
+        work.templates,
+        ids=data.ids,
+        dataset=data.digest,
     )

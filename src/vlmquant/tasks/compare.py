@@ -1,6 +1,6 @@
 """Two models on the same samples: the difference, how sure it is, and which samples changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -41,30 +41,51 @@ class Flips:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One metric of a candidate against a reference on the same samples; all rates in [0, 1].
+class Change:
+    """One score of a candidate against a reference on the same samples.
 
-    `difference` is candidate minus reference with its 95 % interval, `p_value` McNemar's exact two-sided one (over
-    samples, so it takes captions of one picture for independent), `smallest_detectable_drop` what these samples would
-    have shown with 80 % power, `agreement` the share of equal answers.
+    `difference` is candidate minus reference with its paired 95 % interval; `max_drop` the drop that is acceptable, on
+    the scale of the score, and None where none was named.
     """
 
     metric: str
     reference: float
     candidate: float
     difference: Interval
+    samples: int
+    max_drop: float | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def relative(self) -> float:
+        """Return the difference as a share of the reference's score (0 where that is 0)."""
+        return self.difference.estimate / self.reference if self.reference else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON-like values, and `relative`."""
+        return {**asdict(self), "relative": self.relative}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Change):
+    """A change of a metric that is a mean over samples; all rates in [0, 1].
+
+    `p_value` is McNemar's exact two-sided one (over samples, so it takes captions of one picture for independent),
+    `smallest_detectable_drop` what these samples would have shown with 80 % power, `agreement` the share of equal
+    answers.
+    """
+
     p_value: float
     flips: Flips
     agreement: float
-    samples: int
     clusters: int
     smallest_detectable_drop: float
-    max_drop: float | None
-    verdict: Verdict | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON-like values."""
-        return asdict(self)
+
+def worst_verdict(changes: Iterable[Change]) -> Verdict | None:
+    """Return the worst verdict of all: beyond, then undecided, then within; None without a limit."""
+    found = [change.verdict for change in changes]
+    return next((v for v in (Verdict.BEYOND, Verdict.UNDECIDED, Verdict.WITHIN) if v in found), None)
 
 
 def compare(
@@ -85,6 +106,11 @@ def compare(
         compare_outcomes(name, candidate.outcomes[name], reference.outcomes[name], max_drop=max_drop, seed=seed)
         for name in reference.outcomes
     )
+
+
+def compare_results(candidate: TaskResult, reference: TaskResult, max_drop_points: float | None) -> tuple[Change, ...]:
+    """Compare every metric, as a row of `TASKS` does."""
+    return compare(candidate, reference, max_drop_points=max_drop_points)
 
 
 def compare_metric(

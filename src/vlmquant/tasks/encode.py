@@ -60,3 +60,39 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], ids: Sequence[str], tra
     rows = np.concatenate(encoded)[[position[text] for text in texts]]
     refuse_non_finite(rows, ids, "text")
     return np.asarray(rows, dtype=np.float32)
+
+
+def embed_classes(
+    encoder: Encoder, class_names: Sequence[str], templates: Sequence[str], track: Track = silent
+) -> FloatArray:
+    """Return (classes, d) float32 unit rows: for each class the renormalized mean of its prompts' embeddings."""
+    if not templates:
+        raise DataError("at least one template is needed; '{}' is the bare class name")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise DataError(f"template {template!r} must contain {{}} once, where the class name goes")
+    if len(set(class_names)) != len(class_names) or not class_names:
+        raise DataError("class names must be given and differ from each other")
+    prompts = [template.replace("{}", name) for name in class_names for template in templates]
+    rows = encode_texts(encoder, prompts, prompts, track).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    means = rows.reshape(len(class_names), len(templates), -1).mean(axis=1)
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), dtype=np.float32)
+
+
+def encode_captions(
+    encoder: Encoder, captions_per_image: Sequence[Sequence[str]], ids: Sequence[str], track: Track = silent
+) -> FloatArray:
+    """Return (captions, d) float32 rows of all captions, picture by picture."""
+    bare = [name for name, captions in zip(ids, captions_per_image, strict=True) if not captions]
+    if bare:
+        raise DataError(f"{len(bare)} images have no caption, the first is {bare[0]!r}; leave them out")
+    texts = [text for captions in captions_per_image for text in captions]
+    return encode_texts(encoder, texts, caption_ids(captions_per_image, ids), track)
+
+
+def caption_ids(captions_per_image: Sequence[Sequence[str]], ids: Sequence[str]) -> tuple[str, ...]:
+    """Return an id for every caption, picture by picture: the picture's, with a number."""
+    return tuple(
+        f"{name}#{i}" for name, captions in zip(ids, captions_per_image, strict=True) for i in range(len(captions))
+    )

@@ -2,15 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmquant.data.sets import ImageSet
+from vlmquant.errors import NotComparableError
 from vlmquant.metrics import fidelity as metrics
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
 from vlmquant.models.spec import FloatArray
+from vlmquant.tasks.protocol import Protocol
+from vlmquant.tasks.result import TaskResult
 
+if TYPE_CHECKING:
+    from vlmquant.tasks.task import Work
+
+FEWEST = 2
 NEIGHBOURS = 10
 GALLERY = 1000
 """Ranks are compared over at most this many items, taken evenly from all of them."""
@@ -89,7 +97,14 @@ def compare_embeddings(candidate: Embedded, reference: Embedded, ids: tuple[str,
     """Compare two models' embeddings of the same pictures (at least two) and texts.
 
     Ranks are those of the texts where there are any, else those of the other pictures; up to 1,000 evenly spaced items.
+    Raises NotComparableError where the embeddings are not of one width.
     """
+    widths = candidate.images.shape[1], reference.images.shape[1]
+    if widths[0] != widths[1]:
+        raise NotComparableError(
+            f"the embeddings of {candidate.name!r} and {reference.name!r} have {widths[0]} and {widths[1]} numbers; "
+            "fidelity is closeness in one space, so compare with the model that this one was made from"
+        )
     values = {
         "image_cosine": metrics.cosines(candidate.images, reference.images),
         "neighbour_overlap": metrics.neighbour_overlap(candidate.images, reference.images, NEIGHBOURS),
@@ -112,6 +127,34 @@ def compare_embeddings(candidate: Embedded, reference: Embedded, ids: tuple[str,
     return FidelityResult(
         candidate=candidate.name, reference=reference.name, ids=ids, values=values, text_cosines=text_cosines
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedResult(TaskResult):
+    """What a model embeds: no score of its own, but what closeness is measured between."""
+
+    embedded: Embedded
+    ids: tuple[str, ...]
+
+
+def embed_all(work: "Work") -> EmbeddedResult:
+    """Run the task: the embeddings of all pictures, and of the classes or captions where the data have any."""
+    embedded = work.embedded
+    protocol = Protocol(task="fidelity", dataset=work.data.digest, samples=len(work.data), settings=())
+    return EmbeddedResult(model=embedded.name, protocol=protocol, outcomes={}, embedded=embedded, ids=work.data.ids)
+
+
+def closeness(candidate: TaskResult, reference: TaskResult, max_drop_points: float | None) -> FidelityResult:
+    """Compare two results of `embed_all`; there is no verdict on closeness."""
+    del max_drop_points
+    assert isinstance(candidate, EmbeddedResult)
+    assert isinstance(reference, EmbeddedResult)
+    return compare_embeddings(candidate.embedded, reference.embedded, candidate.ids)
+
+
+def too_few_to_compare(data: ImageSet) -> str | None:
+    """Say why there are no ranks to compare."""
+    return None if len(data) >= FEWEST else "one picture has no neighbours"
 
 
 def evenly(count: int, at_most: int) -> NDArray[np.int64]:

@@ -4,11 +4,13 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmquant.data.sets import ImageSet, LabelledImages
 from vlmquant.errors import DataError
 from vlmquant.metrics.classification import confusion_matrix, per_class_recall
 from vlmquant.metrics.ranking import rank_classes
@@ -16,6 +18,7 @@ from vlmquant.models.spec import FloatArray, IdArray
 from vlmquant.progress import Track, silent
 from vlmquant.tasks.protocol import Protocol, list_digest
 from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.task import Work
 
 COARSE_EXPONENTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 HALVINGS = 4
@@ -149,3 +152,28 @@ def _class_scores(regression: Any, features: FloatArray, classes: int) -> FloatA
     scores: NDArray[np.float32] = np.zeros((len(features), classes), dtype=np.float32)
     scores[:, regression.classes_] = regression.predict_proba(features.astype(np.float64))
     return scores
+
+
+def probe_features(work: Work) -> TaskResult:
+    """Run the task: a regression on the features of labelled pictures."""
+    data = work.data
+    assert isinstance(data, LabelledImages)
+    return linear_probe(
+        work.features,
+        data.labels,
+        split_by_id(data.ids, data.labels),
+        data.class_names,
+        ids=data.ids,
+        dataset=data.digest,
+        model=work.opened.encoder.name,
+        track=work.track,
+    )
+
+
+def why_no_probe(data: ImageSet) -> str | None:
+    """Say why no regression can be fitted: scikit-learn is missing, or a class is too small."""
+    assert isinstance(data, LabelledImages)
+    if find_spec("sklearn") is None:
+        return MISSING
+    fewest = int(np.unique(data.labels, return_counts=True)[1].min())
+    return None if fewest >= FEWEST_PER_CLASS else f"a class has {fewest} images, it takes {FEWEST_PER_CLASS} of each"

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vlmquant.data.sets import CaptionedImages, ImageSet
 from vlmquant.errors import DataError
+from vlmquant.files import digest
 from vlmquant.models.spec import FloatArray, Image, Matcher
 from vlmquant.progress import Track, silent
-from vlmquant.tasks.journal import Journal
-from vlmquant.tasks.protocol import Protocol, digest
+from vlmquant.tasks.protocol import Protocol
 from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.store import Journal
+from vlmquant.tasks.task import Work
 
 BATCH = 8
+FEWEST = 2
 
 
 def match_pairs(
@@ -27,7 +31,7 @@ def match_pairs(
 
     Raises DataError for fewer than two pictures.
     """
-    if len(images) < 2:
+    if len(images) < FEWEST:
         raise DataError(f"matching needs at least two pictures to swap captions between, got {len(images)}")
     others = [captions[(index + 1) % len(captions)][0] for index in range(len(captions))]
     done = {} if journal is None else {name: line["pair"] for name, line in journal.read().items()}
@@ -71,3 +75,18 @@ def score_matching(
             for metric, values in (("pair_accuracy", ranked), ("match_accuracy", decided))
         },
     )
+
+
+def match_captions(work: Work) -> TaskResult:
+    """Run the task: each picture with its own first caption and with the next picture's."""
+    data, matcher = work.data, work.opened.generator
+    assert isinstance(data, CaptionedImages)
+    pairs = match_pairs(
+        matcher, data.images, data.captions, data.ids, journal=work.journal("matching"), track=work.track
+    )
+    return score_matching(matcher.name, pairs, data.captions, ids=data.ids, dataset=data.digest)
+
+
+def too_few_to_match(data: ImageSet) -> str | None:
+    """Say why captions cannot be swapped."""
+    return None if len(data) >= FEWEST else "one picture has no other to swap captions with"

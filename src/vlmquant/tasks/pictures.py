@@ -1,11 +1,13 @@
 """Small copies of the pictures a reader of a run will want to see: those that changed their answer or moved most."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image as PillowImage
 
 from vlmquant.models.preprocess import to_rgb
+from vlmquant.tasks.compare import Comparison
 from vlmquant.tasks.evaluate import Evaluation
 from vlmquant.tasks.result import Outcomes
 
@@ -30,19 +32,55 @@ def save_pictures(folder: Path, evaluation: Evaluation) -> dict[str, str]:
 
 
 def wanted_pictures(evaluation: Evaluation) -> list[str]:
-    """Return ids of pictures: for every metric the farthest flips of each kind, and the farthest of all."""
+    """Return ids of pictures: for every metric the farthest flips of each kind, and the farthest of all.
+
+    Of scores that are no means over samples, such as BLEU, there are no flips: there the pictures whose text changed
+    are wanted.
+    """
     fidelity = evaluation.fidelity
     cosines = {} if fidelity is None else image_cosines(fidelity.ids, fidelity.values["image_cosine"])
     wanted: list[str] = []
     for task, compared in evaluation.comparisons.items():
+        result, reference = evaluation.results[task], evaluation.reference_results[task]
         for comparison in compared:
-            owner = picture_of(evaluation.results[task].outcomes[comparison.metric])
-            flips = comparison.flips
-            for samples in (flips.losses, flips.gains, flips.changed_wrong):
-                wanted += [owner[name] for name in farthest_first(samples, owner, cosines)[:MOST_FLIPS]]
+            if isinstance(comparison, Comparison):
+                owner = picture_of(result.outcomes[comparison.metric])
+                flips = comparison.flips
+                for samples in (flips.losses, flips.gains, flips.changed_wrong):
+                    wanted += [owner[name] for name in farthest_first(samples, owner, cosines)[:MOST_FLIPS]]
+            elif comparison.metric in result.outcomes:
+                changed = changed_answers(result.outcomes[comparison.metric], reference.outcomes[comparison.metric])
+                wanted += [one.picture for one in changed[:MOST_FLIPS]]
     if fidelity is not None:
         wanted += [name for name, _ in fidelity.worst()[:MOST_FARTHEST]]
     return list(dict.fromkeys(wanted))
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """What two models said about one sample of a picture, and what the metric says to each."""
+
+    sample: str
+    picture: str
+    before: str
+    after: str
+    score_before: float
+    score_after: float
+
+
+def changed_answers(candidate: Outcomes, reference: Outcomes) -> list[ChangedAnswer]:
+    """Return the samples whose answers differ, those that lost most first."""
+    rows = zip(
+        reference.ids,
+        reference.clusters,
+        reference.answers,
+        candidate.answers,
+        reference.values.tolist(),
+        candidate.values.tolist(),
+        strict=True,
+    )
+    changed = [one for one in (ChangedAnswer(*row) for row in rows) if one.before != one.after]
+    return sorted(changed, key=lambda one: one.score_after - one.score_before)
 
 
 def image_cosines(ids: Iterable[str], values: Iterable[float]) -> dict[str, float]:

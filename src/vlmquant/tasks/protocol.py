@@ -1,15 +1,12 @@
 """What exactly was measured, in one line that is part of every result; unlike results are never compared."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vlmquant.errors import DataError
+from vlmquant.errors import NotComparableError
+from vlmquant.files import digest
 
 PROTOCOL_VERSION = 1
-UNLIKE_EXIT_CODE = 3
-"""What the command line ends with when two results cannot be compared, apart from other errors of a user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,7 @@ class Protocol:
         return replace(self, settings=(*self.settings, (name, value)))
 
     def require_equal(self, other: "Protocol") -> None:
-        """Raise DataError naming every field in which `other` differs."""
+        """Raise NotComparableError naming every field in which `other` differs."""
         mine, theirs = self._fields(), other._fields()
         unlike = [
             f"{name} ({mine.get(name, 'absent')} / {theirs.get(name, 'absent')})"
@@ -45,22 +42,14 @@ class Protocol:
             if mine.get(name) != theirs.get(name)
         ]
         if unlike:
-            error = DataError(
+            raise NotComparableError(
                 f"these results cannot be compared: they differ in {', '.join(unlike)}; "
                 "evaluate both models again with the same data and settings"
             )
-            error.exit_code = UNLIKE_EXIT_CODE
-            raise error
 
     def _fields(self) -> dict[str, object]:
         fixed = {"task": self.task, "dataset": self.dataset, "samples": self.samples, "version": self.version}
         return {**fixed, **dict(self.settings)}
-
-
-def digest(*parts: object) -> str:
-    """Return the sha256 of JSON-like values."""
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def list_digest(items: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from vlmquant.files import write_whole
 from vlmquant.tasks.protocol import Protocol
 
 SCHEMA = 1
+CORPUS = "corpus"
+"""The entry of `details` that holds scores of the whole corpus, such as BLEU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,11 @@ class TaskResult:
     def metrics(self) -> dict[str, float]:
         """Return every metric by name, in [0, 1]."""
         return {name: outcome.mean for name, outcome in self.outcomes.items()}
+
+    @property
+    def all_scores(self) -> dict[str, float]:
+        """Return every score by name: the metrics, and what is a score of the whole corpus and no mean over samples."""
+        return {**self.details.get(CORPUS, {}), **self.metrics}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `save` writes."""

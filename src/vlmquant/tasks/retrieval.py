@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmquant.errors import DataError
+from vlmquant.data.sets import CaptionedImages
+from vlmquant.files import digest
 from vlmquant.metrics.ranking import RankCounts, rank_gallery
 from vlmquant.models.spec import Encoder, FloatArray, Image
 from vlmquant.progress import Track, silent
-from vlmquant.tasks.encode import encode_images, encode_texts
-from vlmquant.tasks.protocol import Protocol, digest
+from vlmquant.tasks.encode import caption_ids, encode_captions, encode_images
+from vlmquant.tasks.protocol import Protocol
 from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.task import Work
 
 CUTOFFS = (1, 5, 10)
 
@@ -57,17 +59,6 @@ def retrieval(
     return score_retrieval(encoder, encoded.rows, texts, captions_per_image, ids=named, dataset=dataset)
 
 
-def encode_captions(
-    encoder: Encoder, captions_per_image: Sequence[Sequence[str]], ids: Sequence[str], track: Track = silent
-) -> FloatArray:
-    """Return (captions, d) float32 rows of all captions, picture by picture."""
-    bare = [name for name, captions in zip(ids, captions_per_image, strict=True) if not captions]
-    if bare:
-        raise DataError(f"{len(bare)} images have no caption, the first is {bare[0]!r}; leave them out")
-    texts = [text for captions in captions_per_image for text in captions]
-    return encode_texts(encoder, texts, _caption_ids(captions_per_image, ids), track)
-
-
 def score_retrieval(
     encoder: Encoder,
     image_rows: FloatArray,
@@ -86,14 +77,12 @@ def score_retrieval(
     backward = rank_gallery(text_rows, image_rows, owner, images)
     said = tuple(texts[i] for i in forward.best)
     found = tuple(ids[i] for i in backward.best)
-    caption_ids = _caption_ids(captions_per_image, ids)
+    text_ids = caption_ids(captions_per_image, ids)
     caption_images = tuple(ids[i] for i in owner)
     outcomes = {
         f"image_to_text_r{k}": Outcomes(ids=ids, clusters=ids, values=forward.hits(k), answers=said) for k in CUTOFFS
     } | {
-        f"text_to_image_r{k}": Outcomes(
-            ids=caption_ids, clusters=caption_images, values=backward.hits(k), answers=found
-        )
+        f"text_to_image_r{k}": Outcomes(ids=text_ids, clusters=caption_images, values=backward.hits(k), answers=found)
         for k in CUTOFFS
     }
     return RetrievalResult(
@@ -115,7 +104,11 @@ def score_retrieval(
     )
 
 
-def _caption_ids(captions_per_image: Sequence[Sequence[str]], ids: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{name}#{i}" for name, captions in zip(ids, captions_per_image, strict=True) for i in range(len(captions))
+def retrieve_both_ways(work: Work) -> RetrievalResult:
+    """Run the task: captions by pictures and pictures by captions."""
+    data, embedded = work.data, work.embedded
+    assert isinstance(data, CaptionedImages)
+    assert embedded.texts is not None
+    return score_retrieval(
+        work.opened.encoder, embedded.images, embedded.texts, data.captions, ids=data.ids, dataset=data.digest
     )

@@ -14,9 +14,10 @@ from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.bench.result import BenchResult
 from vlmquant.errors import DataError
 from vlmquant.metrics.intervals import Interval
-from vlmquant.tasks.compare import Comparison, Flips, Verdict
+from vlmquant.opening import ModelFacts
+from vlmquant.tasks.catalogue import TASKS
+from vlmquant.tasks.compare import Change, Comparison, Flips, Verdict
 from vlmquant.tasks.evaluate import Evaluation, save_evaluation
-from vlmquant.tasks.model_facts import ModelFacts
 from vlmquant.tasks.pictures import save_pictures
 from vlmquant.tasks.result import TaskResult, load_result, save_json
 from vlmquant.tasks.similarity import Similarity, load_similarity, sample_similarity, save_similarity
@@ -44,10 +45,16 @@ class Run:
     environment: Environment
     results: Mapping[str, TaskResult]
     reference_results: Mapping[str, TaskResult]
-    comparisons: Mapping[str, tuple[Comparison, ...]]
+    comparisons: Mapping[str, tuple[Change, ...]]
     fidelity: Mapping[str, Any] | None
     similarity: Similarity | None
     pictures: Mapping[str, Path]
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is of a model that embeds, so that closeness of embeddings can be asked for."""
+        heads = {TASKS[task].head for task in self.results if task in TASKS}
+        return self.fidelity is not None or "dual-encoder" in heads
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Evidence:
     benches: tuple[BenchResult, ...]
 
 
-def save_run(folder: Path, evaluation: Evaluation, model: ModelFacts, reference: ModelFacts | None) -> None:
+def save_run(folder: Path, evaluation: Evaluation) -> None:
     """Write a whole run folder; `evaluation.json`, by which a run is known, comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     similarity = sample_similarity(evaluation)
@@ -66,8 +73,8 @@ def save_run(folder: Path, evaluation: Evaluation, model: ModelFacts, reference:
         save_similarity(folder / SIMILARITY, similarity)
     content = {
         "schema": SCHEMA,
-        "model": asdict(model),
-        "reference": None if reference is None else asdict(reference),
+        "model": asdict(evaluation.model),
+        "reference": None if evaluation.reference is None else asdict(evaluation.reference),
         "environment": asdict(this_environment()),
         "pictures": save_pictures(folder / PICTURES, evaluation),
     }
@@ -97,7 +104,7 @@ def read_run(folder: Path) -> Run:
     """Read a run folder. Raises DataError naming the file that is missing or of another version."""
     summary, about = _read_json(folder / EVALUATION), _read_json(folder / RUN)
     try:
-        compared = {task: tuple(map(_comparison, found["comparisons"])) for task, found in summary["tasks"].items()}
+        compared = {task: tuple(map(_change, found["comparisons"])) for task, found in summary["tasks"].items()}
         return Run(
             folder=folder,
             data_name=summary["data"]["name"],
@@ -163,20 +170,24 @@ def _environment(values: Mapping[str, Any]) -> Environment:
     return Environment(**{**values, **tuples})
 
 
-def _comparison(values: Mapping[str, Any]) -> Comparison:
-    flips, verdict = values["flips"], values["verdict"]
-    parts = {
+def _change(values: Mapping[str, Any]) -> Change:
+    verdict = values["verdict"]
+    parts: dict[str, Any] = {
+        **{name: value for name, value in values.items() if name != "relative"},
         "difference": Interval(**values["difference"]),
-        "flips": Flips(
-            losses=tuple(flips["losses"]),
-            gains=tuple(flips["gains"]),
-            changed_wrong=tuple(flips["changed_wrong"]),
-            loss_mass=flips["loss_mass"],
-            gain_mass=flips["gain_mass"],
-        ),
         "verdict": None if verdict is None else Verdict(verdict),
     }
-    return Comparison(**{**values, **parts})
+    if "flips" not in values:
+        return Change(**parts)
+    flips = values["flips"]
+    parts["flips"] = Flips(
+        losses=tuple(flips["losses"]),
+        gains=tuple(flips["gains"]),
+        changed_wrong=tuple(flips["changed_wrong"]),
+        loss_mass=flips["loss_mass"],
+        gain_mass=flips["gain_mass"],
+    )
+    return Comparison(**parts)
 
 
 def _plain_name(file: str) -> str:

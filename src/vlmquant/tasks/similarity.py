@@ -65,11 +65,11 @@ class _Pairs:
 
 
 def sample_similarity(evaluation: Evaluation) -> Similarity | None:
-    """Return the sample of an evaluation; None without a reference, which leaves nothing to put beside it."""
-    reference = evaluation.reference_embeddings
-    if reference is None:
+    """Return the sample of an evaluation; None where the embeddings of two models were not compared."""
+    candidate, reference = evaluation.embeddings, evaluation.reference_embeddings
+    if candidate is None or reference is None or evaluation.fidelity is None:
         return None
-    data, candidate = evaluation.data, evaluation.embeddings
+    data = evaluation.data
     pairs = _pairs(data)
     rows, columns = pairs.shown_rows, pairs.shown_columns
     matched, unmatched = _index_pairs(pairs, with_matches=candidate.texts is not None)

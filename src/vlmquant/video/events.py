@@ -10,7 +10,7 @@ dropped. A frame at time t stands for the interval from t to the next frame's ti
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _ROUNDING_SECONDS = 1e-6
 """Times such as 0.2 * 3 are off by a few units in the last place; thresholds on durations forgive that much."""
@@ -39,18 +39,16 @@ class EventRule:
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise ValueError(f"{field} must be a finite number of seconds >= 0, got {seconds}")
 
-    @classmethod
-    def of(cls, **given: float | None) -> "EventRule":
-        """Return the rule with the values that are given (not None) in place of the defaults.
+    def changed(self, **given: float) -> "EventRule":
+        """Return this rule with the given values in place of its own.
 
         Where only one of `on` and `off` is given, the other follows it rather than contradict it.
         """
-        values = {name: value for name, value in given.items() if value is not None}
-        if "on" in values and "off" not in values:
-            values["off"] = min(cls.off, values["on"])
-        elif "off" in values and "on" not in values:
-            values["on"] = max(cls.on, values["off"])
-        return cls(**values)
+        if "on" in given and "off" not in given:
+            given["off"] = min(self.off, given["on"])
+        elif "off" in given and "on" not in given:
+            given["on"] = max(self.on, given["off"])
+        return replace(self, **given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +112,16 @@ class EventDetector:
         self._run: _Span | None = None  # frames >= off without interruption, up to now
         self._held: _Span | None = None  # a finished candidate that may still be joined with what comes
         self._gap: _Span | None = None  # the frames after `_held` that belong to no candidate
+
+    @property
+    def open_since(self) -> float | None:
+        """When the event began, in seconds, that will be reported whatever follows; None while there is none."""
+        span = self._held
+        if self._run is not None and self._run.peak_score >= self.rule.on:
+            span = self._run if span is None or self._gap is None else span.then(self._gap).then(self._run)
+        if span is None or span.end - span.start < self.rule.min_duration_seconds - _ROUNDING_SECONDS:
+            return None
+        return span.start
 
     @property
     def possible_peaks(self) -> frozenset[float]:

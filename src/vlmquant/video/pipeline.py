@@ -41,16 +41,18 @@ class PixelEncoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FrameScore:
-    """The scores of one frame.
+    """The embedding and the scores of one frame.
 
-    `scores` is (events,) float32. `latency_ms` is the work spent on this frame: its preprocessing, plus its batch's
-    inference and scoring divided by the frames in the batch; decoding and waiting in queues are not in it. `frame` is
-    the picture itself, for thumbnails; let go of it soon, as a 1080p frame takes 6 MB.
+    `scores` is (events,) float32, `embedding` (d,) float32 of unit length. `latency_ms` is the work spent
+    on this frame: its preprocessing, plus its batch's inference and scoring divided by the frames in the batch;
+    decoding and waiting in queues are not in it. `frame` is the picture itself, for thumbnails; let go of it soon, as a
+    1080p frame takes 6 MB.
     """
 
     frame: Frame
     scores: FloatArray
     latency_ms: float
+    embedding: FloatArray
 
     @property
     def pts_seconds(self) -> float:
@@ -125,12 +127,13 @@ def _score(
     batch: list[_Prepared], encoder: PixelEncoder, scores: Callable[[FloatArray], FloatArray]
 ) -> Iterator[FrameScore]:
     start = time.perf_counter()
-    rows = np.asarray(scores(encoder.encode_pixels(np.stack([item.pixels for item in batch]))), dtype=np.float32)
+    embeddings = encoder.encode_pixels(np.stack([item.pixels for item in batch]))
+    rows = np.asarray(scores(embeddings), dtype=np.float32)
     share_ms = _milliseconds_since(start) / len(batch)
     if rows.ndim != 2 or len(rows) != len(batch):
         raise ValueError(f"scores must give ({len(batch)}, events), got {rows.shape}")
-    for item, row in zip(batch, rows, strict=True):
-        yield FrameScore(item.frame, row, item.preprocess_ms + share_ms)
+    for item, row, embedding in zip(batch, rows, embeddings, strict=True):
+        yield FrameScore(item.frame, row, item.preprocess_ms + share_ms, embedding)
 
 
 def _milliseconds_since(start: float) -> float:

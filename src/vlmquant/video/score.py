@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from vlmquant.errors import DataError
 from vlmquant.models.spec import Encoder, FloatArray
+from vlmquant.text import encodable
+from vlmquant.video.events import EventRule
 from vlmquant.video.prompts import TEMPLATES, contrast, normalized
 
 
@@ -16,17 +18,21 @@ class EventQuery:
     """An event asked for in plain words.
 
     `prompts` are phrases for the same event ("a person walking", "a pedestrian"), `negatives` what it must not be
-    taken for. Raises DataError when a text is empty, or is both a prompt and a negative.
+    taken for, `rule` how its scores become events (None: as for all). Raises DataError when a text is empty or
+    not UTF-8, or is both a prompt and a negative.
     """
 
     name: str
     prompts: tuple[str, ...]
     negatives: tuple[str, ...] = ()
+    rule: EventRule | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts:
             raise DataError(f"event {self.name!r} has no prompt; give at least one phrase")
         for text in (self.name, *self.prompts, *self.negatives):
+            if encodable(text) != text:
+                raise DataError(f"the text {encodable(text)!r} of an event is not UTF-8; type it in a UTF-8 terminal")
             if not normalized(text):
                 raise DataError(f"event {self.name!r} has the text {text!r}, which has no words; expected a phrase")
         for negative in self.negatives:
@@ -46,6 +52,15 @@ class EventQuery:
         return contrast(self.prompts, self.negatives)
 
 
+def check_names(queries: Sequence[EventQuery]) -> None:
+    """Raise DataError when there is no query, or two have the same name."""
+    names = [query.name for query in queries]
+    if not names:
+        raise DataError("no event to look for; give at least one, such as 'a person walking'")
+    if len(set(names)) < len(names):
+        raise DataError(f"event names must differ, got {names}")
+
+
 class Scorer:
     """Scores images against events; every text is embedded once, here in the constructor.
 
@@ -62,11 +77,7 @@ class Scorer:
     """
 
     def __init__(self, encoder: Encoder, queries: Sequence[EventQuery]) -> None:
-        names = [query.name for query in queries]
-        if not names:
-            raise DataError("no event to look for; give at least one, such as 'a person walking'")
-        if len(set(names)) < len(names):
-            raise DataError(f"event names must differ, got {names}")
+        check_names(queries)
         self.queries = tuple(queries)
         self.logit_scale = encoder.logit_scale
         phrases = list(dict.fromkeys(text for query in queries for text in (*query.prompts, *query.contrast)))

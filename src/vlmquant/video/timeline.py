@@ -28,10 +28,10 @@ def timeline_figure(detection: Detection, truth: Sequence[TimedEvent] = ()) -> F
     rows = len(detection.names)
     figure = Figure(figsize=(11, 1.0 + 1.35 * rows), layout="constrained")
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
-    for column, (axes, name) in enumerate(zip(panels, detection.names, strict=True)):
+    for column, (axes, name, rule) in enumerate(zip(panels, detection.names, detection.rules, strict=True)):
         axes.step(detection.pts_seconds, detection.scores[:, column], where="post", color=_SCORE, linewidth=1.0)
-        axes.axhline(detection.rule.on, color="0.35", linewidth=0.8, linestyle="--")
-        axes.axhline(detection.rule.off, color="0.35", linewidth=0.8, linestyle=":")
+        axes.axhline(rule.on, color="0.35", linewidth=0.8, linestyle="--")
+        axes.axhline(rule.off, color="0.35", linewidth=0.8, linestyle=":")
         found = [event for event in detection.events if event.name == name]
         true = [event for event in truth if event.name == name]
         _bars(axes, found, _FOUND_BAR, _FOUND)
@@ -77,10 +77,12 @@ def _bars(axes: Axes, events: Sequence[TimedEvent], bar: tuple[float, float], co
 
 
 def _legend(figure: Figure, detection: Detection, with_truth: bool) -> None:
+    first, *others = set(detection.rules)
+    on, off = ("", "") if others else (f" {first.on:g}", f" {first.off:g}")
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=_SCORE, linewidth=1.0, label="score"),
-        Line2D([], [], color="0.35", linewidth=0.8, linestyle="--", label=f"on {detection.rule.on:g}"),
-        Line2D([], [], color="0.35", linewidth=0.8, linestyle=":", label=f"off {detection.rule.off:g}"),
+        Line2D([], [], color="0.35", linewidth=0.8, linestyle="--", label=f"on{on}"),
+        Line2D([], [], color="0.35", linewidth=0.8, linestyle=":", label=f"off{off}"),
         Patch(color=_FOUND, label="found"),
     ]
     if with_truth:

@@ -4,7 +4,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from PIL import Image as PillowImage
 
 from vlmquant.errors import DataError, unknown
 from vlmquant.files import write_whole
-from vlmquant.text import encodable, printable
+from vlmquant.models.spec import FloatArray
+from vlmquant.text import csv_cell, encodable, printable
 from vlmquant.video.detect import Detection
 from vlmquant.video.output import THUMBNAILS, OutputFolder, writing
-
-_BEGIN_FORMULAS = ("=", "+", "-", "@")
 
 SCHEMA_VERSION = 1
 """Of the rows of events.jsonl and events.csv; grows when a column changes its meaning or goes away."""
@@ -77,14 +76,14 @@ def event_rows(detection: Detection) -> list[dict[str, Any]]:
             SCHEMA_VERSION,
             event_id(index),
             encodable(detection.info.path.name),
-            encodable(event.name),
+            event.name,
             round(event.start_seconds, 6),
             round(event.end_seconds, 6),
             round(event.peak_seconds, 6),
             round(event.peak_score, 6),
             round(event.mean_score, 6),
-            list(map(encodable, queries[event.name].prompts)),
-            list(map(encodable, queries[event.name].contrast)),
+            list(queries[event.name].prompts),
+            list(queries[event.name].contrast),
             detection.model,
             detection.config_sha256,
         )
@@ -100,17 +99,24 @@ def write_jsonl(detection: Detection, folder: Path) -> Path:
 
 def write_csv(detection: Detection, folder: Path) -> Path:
     """Write events.csv: the rows of events.jsonl; prompts and contrast are joined by " | "."""
-    rows = [[_cell(value) for value in row.values()] for row in event_rows(detection)]
-    return write_whole(folder / "events.csv", _table([COLUMNS, *rows]))
+    rows = [[cell(value) for value in row.values()] for row in event_rows(detection)]
+    return write_whole(folder / "events.csv", csv_bytes([COLUMNS, *rows]))
 
 
 def write_scores(detection: Detection, folder: Path) -> Path:
     """Write scores.csv: per scored frame its time in seconds and the probability of every event, before smoothing."""
-    rows = [
-        [f"{pts:.6f}", *(f"{score:.6f}" for score in row)]
-        for pts, row in zip(detection.pts_seconds, detection.scores, strict=True)
-    ]
-    return write_whole(folder / "scores.csv", _table([("pts_seconds", *map(_cell, detection.names)), *rows]))
+    rows = map(score_row, detection.pts_seconds, detection.scores)
+    return write_whole(folder / "scores.csv", csv_bytes([score_columns(detection.names), *rows]))
+
+
+def score_columns(names: Sequence[str]) -> list[str]:
+    """Return the heading of scores.csv."""
+    return ["pts_seconds", *map(cell, names)]
+
+
+def score_row(pts_seconds: float, scores: FloatArray) -> list[str]:
+    """Return the row of one frame in scores.csv."""
+    return [f"{pts_seconds:.6f}", *(f"{score:.6f}" for score in scores)]
 
 
 def write_vtt(detection: Detection, folder: Path) -> Path:
@@ -168,15 +174,13 @@ FILES = {
 """Where each output lies in the folder."""
 
 
-def _cell(value: Any) -> Any:
-    """Return a value as spreadsheets show it and do not run it: text that looks like a formula begins with '."""
-    if not isinstance(value, str | list):
-        return value
-    text = printable(value if isinstance(value, str) else " | ".join(value))
-    return f"'{text}" if text.startswith(_BEGIN_FORMULAS) else text
+def cell(value: Any) -> object:
+    """Return a value as spreadsheets show it and do not run it; several are joined by bars."""
+    return csv_cell(" | ".join(value) if isinstance(value, list) else value)
 
 
-def _table(rows: Collection[Collection[Any]]) -> bytes:
+def csv_bytes(rows: Iterable[Iterable[Any]]) -> bytes:
+    """Return rows as CSV in UTF-8."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()

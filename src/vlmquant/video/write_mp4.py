@@ -42,7 +42,7 @@ def write_mp4(detection: Detection, path: str | Path, *, track: Track = silent) 
     """Decode the detection's video again and write it to `path`, every frame at its time, with the scores drawn on.
 
     H.264 (MPEG-4 part 2 where PyAV has no libx264), 8-bit, BT.709; an odd width or height grows by one pixel. Each
-    event has a row: its name, a bar of the score of the last frame looked at, with a mark at the threshold `rule.on`,
+    event has a row: its name, a bar of the score of the last frame looked at, with a mark at the threshold of its rule,
     and the number; the row is lit while the event lasts. Sound is copied where MP4 can hold it. The file appears when
     it is complete. A long gap of the source, where nothing is shown, is left out. Returns notes on what differs from
     the source, usually none.
@@ -233,9 +233,9 @@ class _Overlay:
         width = bar_right + gap * 2 + round(self._font.getlength("0.00"))
         panel = PillowImage.new("RGBA", (width, row * len(names)), _BACKGROUND)
         pen = ImageDraw.Draw(panel)
-        threshold = bar_left + round(self._detection.rule.on * (bar_right - bar_left))
         for line, name in enumerate(names):
             score, lit = float(self._detection.scores[sample, line]), self._detection.names[line] in active
+            threshold = bar_left + round(self._detection.rules[line].on * (bar_right - bar_left))
             top, bottom, middle = line * row, (line + 1) * row - 1, line * row + row // 2
             if lit:
                 pen.rectangle((0, top, width, bottom), fill=_ACTIVE_BACKGROUND)

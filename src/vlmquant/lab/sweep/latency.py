@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from vlmquant.bench.environment import available_cores
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, quantile
 from vlmquant.bench.race import WORKER, Schedule, race
 from vlmquant.bundle.manifest import file_facts
 from vlmquant.errors import DataError
+from vlmquant.files import digest
+from vlmquant.limits import available_cores
 from vlmquant.process import WorkerProcess
 from vlmquant.progress import Track
-from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.result import save_json
 
 SCHEMA = 2

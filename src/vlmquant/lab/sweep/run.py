@@ -3,31 +3,37 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlmquant.bench.environment import Environment, available_cores, this_environment
+from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
 from vlmquant.engines import installed_engines
 from vlmquant.errors import CalibrationError, DataError
+from vlmquant.files import digest
 from vlmquant.lab.sweep.latency import Contender, Latency, Timing, latencies
 from vlmquant.lab.sweep.plan import FLOAT, Pair, Plan
 from vlmquant.lab.sweep.point import SCHEMA, Point, PointStore, Score
 from vlmquant.lab.sweep.towers import COMPONENTS, Towers
+from vlmquant.limits import available_cores
 from vlmquant.metrics.fidelity import cosines, rank_agreement, top1_agreement
 from vlmquant.metrics.intervals import bootstrap_mean
+from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import multiplications
 from vlmquant.quantize.recipes.recipe import check_patterns
+from vlmquant.tasks.catalogue import choose_tasks
 from vlmquant.tasks.compare import Comparison, compare
-from vlmquant.tasks.evaluate import Encoded, Job, choose_tasks, run_task, unit_rows
+from vlmquant.tasks.embeddings import unit_rows
+from vlmquant.tasks.evaluate import run_tasks
 from vlmquant.tasks.fidelity import GALLERY, evenly
-from vlmquant.tasks.protocol import digest
 from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.task import Work
 from vlmquant.tasks.templates import get_templates
 
 FLOAT_IN_TORCH = "float, torch"
@@ -113,7 +119,8 @@ def sweep(
         model=model,
         precisions=precisions,
         calibration=calibration,
-        job=Job(data=data, templates=get_templates(templates), track=track),
+        data=data,
+        templates=get_templates(templates),
         folder=folder,
         threads=timing.threads,
         track=track,
@@ -150,7 +157,7 @@ def _tasks(data: ImageSet, wanted: Sequence[str] | None) -> tuple[str, ...]:
         wanted = ["zero-shot"] * labelled + ["retrieval"] * captioned
     if not wanted:
         raise DataError(f"{data.name} has neither labels nor captions; a sweep scores zero-shot or retrieval")
-    return choose_tasks(data, wanted, has_reference=False)[0]
+    return choose_tasks("dual-encoder", data, wanted, has_reference=False)[0]
 
 
 class _Reference:
@@ -167,21 +174,41 @@ class _Reference:
         return self._results
 
 
+@dataclass(frozen=True, kw_only=True)
+class _PairWork(Work):
+    """The work of an encoder whose towers have different precisions: each embeds what the other does not."""
+
+    towers: Towers
+    pair: Pair
+
+    @cached_property
+    def features(self) -> FloatArray:
+        """The features of the image tower's precision."""
+        return self.towers.features(self.pair.image)
+
+    @cached_property
+    def texts(self) -> FloatArray:
+        """The unit rows of the text tower's precision."""
+        return self.towers.texts(self.pair.text)
+
+
 def _results(towers: Towers, pair: Pair, tasks: tuple[str, ...]) -> dict[str, TaskResult]:
-    features = towers.features(pair.image)
-    found = Encoded(
-        subject=towers.subject(pair.image),
-        features=features,
-        images=unit_rows(features, towers.job.data),
-        texts=towers.texts(pair.text),
+    work = _PairWork(
+        opened=towers.opened(pair.image),
+        data=towers.data,
+        templates=towers.templates,
+        store=towers.store,
+        track=towers.track,
+        towers=towers,
+        pair=pair,
     )
-    return {task: run_task(task, found, towers.job) for task in tasks}
+    return run_tasks(tasks, work)
 
 
 def _key(towers: Towers, pair: Pair, tasks: tuple[str, ...], templates: str) -> str:
-    identities = [towers.subject(name).identity for name in (pair.image, pair.text)]
+    identities = [towers.opened(name).identity for name in (pair.image, pair.text)]
     asked = [list(tasks), get_templates(templates), towers.sized(pair)]
-    return digest(SCHEMA, identities, towers.job.data.digest, asked)
+    return digest(SCHEMA, identities, towers.data.digest, asked)
 
 
 def _compute(towers: Towers, pair: Pair, reference: _Reference, key: str) -> Point:
@@ -221,7 +248,7 @@ def _score(task: str, outcomes: Outcomes, found: Comparison) -> Score:
 
 
 def _fidelity(towers: Towers, pair: Pair) -> dict[str, float]:
-    data = towers.job.data
+    data = towers.data
     images, expected_images = (unit_rows(towers.features(name), data) for name in (pair.image, FLOAT))
     texts, expected_texts = towers.texts(pair.text), towers.texts(FLOAT)
     gallery = evenly(len(texts), GALLERY)

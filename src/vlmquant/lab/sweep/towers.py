@@ -21,16 +21,18 @@ from vlmquant.bundle.placement import place
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.data.sets import ImageSet
 from vlmquant.engines import choose, load
+from vlmquant.files import digest
 from vlmquant.lab.sweep.plan import FLOAT, FLOAT_BITS, Bits, Pair, Precision
 from vlmquant.models.spec import FloatArray
+from vlmquant.opening import Opened, opened_checkpoint
+from vlmquant.opening.named import deciding, package_version
 from vlmquant.progress import Track
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import Recipe
-from vlmquant.tasks.cache import EmbeddingCache
-from vlmquant.tasks.evaluate import Job, image_features, text_rows
-from vlmquant.tasks.protocol import digest
-from vlmquant.tasks.subject import Subject, checkpoint_subject, package_version, subject_of
+from vlmquant.tasks.embeddings import image_features, text_rows
+from vlmquant.tasks.store import Store
 
 COMPONENTS = ("image", "text")
 TORCH, SIMULATION = "torch", "simulation"
@@ -48,14 +50,15 @@ class Towers:
     model: ClipModel
     precisions: dict[str, Precision]
     calibration: CalibrationSet | None
-    job: Job
+    data: ImageSet
+    templates: tuple[str, ...]
     folder: Path
     threads: int | None
     track: Track
 
     def __post_init__(self) -> None:
-        self._cache = EmbeddingCache(self.folder / "embeddings")
-        self._float = checkpoint_subject(self.model)
+        self.store = Store(self.folder / "embeddings")
+        self._float = opened_checkpoint(self.model)
         self._features: dict[str, FloatArray] = {}
         self._texts: dict[str, FloatArray] = {}
 
@@ -76,7 +79,7 @@ class Towers:
             SIMULATION if self.precisions[name].why_simulated is not None else engine_of(self.precisions[name].recipe)
         )
 
-    def subject(self, name: str) -> Subject:
+    def opened(self, name: str) -> Opened:
         """Return a precision as an encoder whose towers are made when they are first called."""
         if name == FLOAT:
             return self._float
@@ -99,18 +102,18 @@ class Towers:
             image_tower=_lazily(lambda: make(name, "image")),
             text_tower=_lazily(lambda: make(name, "text")),
         )
-        return subject_of(encoder, facts)
+        return replace(self._float, runner=encoder, facts=facts, identity=digest(self._float.identity, deciding(facts)))
 
     def features(self, name: str) -> FloatArray:
         """Return the image features (n, d) float32 of a precision, not normalized."""
         if name not in self._features:
-            self._features[name] = image_features(self.subject(name), self.job, self._cache)
+            self._features[name] = image_features(self.opened(name), self.data, self.store, self.track)
         return self._features[name]
 
     def texts(self, name: str) -> FloatArray:
         """Return the unit rows (m, d) float32 of the classes or captions by a precision."""
         if name not in self._texts:
-            rows = text_rows(self.subject(name), self.job, self._cache)
+            rows = text_rows(self.opened(name), self.data, self.templates, self.store, self.track)
             assert rows is not None
             self._texts[name] = rows
         return self._texts[name]
@@ -120,7 +123,7 @@ class Towers:
         if name != FLOAT:
             folder = self.bundle(name)
             return folder / Manifest.read(folder).components[component].file
-        path = self.folder / "bundles" / f"float-{self.model.weights_sha256[:12]}" / f"{component}.onnx"
+        path = self.folder / "bundles" / f"float-{self.model.identity[:12]}" / f"{component}.onnx"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             example = calibration_inputs(self.model, None, component)[0][:2]
@@ -144,14 +147,14 @@ class Towers:
 
     def bundle(self, name: str) -> Path:
         """Return the bundle of a precision; it is made, or made again if it was altered, where it is missing."""
-        folder = self.folder / "bundles" / f"{name}-{self.subject(name).identity[:12]}"
+        folder = self.folder / "bundles" / f"{name}-{self.opened(name).identity[:12]}"
         if (folder / MANIFEST).is_file():
             checked_bundle(folder)
             return folder
         return quantize_model(self.model, self.precisions[name].recipe, self.calibration, folder, track=self.track)
 
     def _bytes_beside_graphs(self) -> int:
-        folder = self.folder / "bundles" / f"float-{self.model.weights_sha256[:12]}" / "preprocessing"
+        folder = self.folder / "bundles" / f"float-{self.model.identity[:12]}" / "preprocessing"
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_preprocessing(folder)
         return bytes_on_disk(folder)

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 
 from vlmquant.errors import DataError
-from vlmquant.tasks.cache import SHARD_ROWS, EmbeddingCache
+from vlmquant.tasks.store import SHARD_ROWS, Store
 
 COUNT = 10 * SHARD_ROWS + 17
 CHILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from vlmquant.tasks.cache import EmbeddingCache
+from vlmquant.tasks.store import Store
 
 def encode(start, stop):
     print(start, flush=True)
     time.sleep(0.03)
     return np.sin(np.arange(start, stop, dtype=np.float32))[:, None] * np.ones(5, np.float32)
 
-EmbeddingCache(Path(sys.argv[1])).rows({"model": "m"}, int(sys.argv[2]), encode, description="")
+Store(Path(sys.argv[1])).rows({"model": "m"}, int(sys.argv[2]), encode, description="")
 print("done", flush=True)
 """
 
@@ -46,7 +46,7 @@ def test_a_second_run_encodes_nothing_and_another_key_everything(tmp_path: Path)
         calls.append((start, stop))
         return numbers(start, stop)
 
-    cache = EmbeddingCache(tmp_path)
+    cache = Store(tmp_path)
     first = cache.rows({"model": "a"}, 600, encode, description="")
     assert calls == [(0, 256), (256, 512), (512, 600)]
     np.testing.assert_array_equal(first, numbers(0, 600))
@@ -57,7 +57,7 @@ def test_a_second_run_encodes_nothing_and_another_key_everything(tmp_path: Path)
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path)
+    cache = Store(tmp_path)
     cache.rows({"model": "a"}, 10, numbers, description="")
     (shard,) = tmp_path.glob("*/*.f32")
     data = bytearray(shard.read_bytes())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmquant.doctor.limits import (
+from vlmquant.limits import (
     Cores,
     cgroup_paths,
     cpu_quota_cores,

@@ -1,17 +1,15 @@
 """What a report says about a model beside its scores: its size on disk and its bits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmquant.bundle.manifest import MANIFEST, ComponentFacts, Manifest
-from vlmquant.checkpoints.hub import resolve
 
-COMPONENTS = ("image", "text")
 FLOAT_BITS = 32
-NEEDED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+NEEDED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 """Files of a checkpoint, beside its weights, without which it does not run."""
 
 Bits = tuple[int, int]
@@ -22,7 +20,7 @@ _BITS_IN_NAME = re.compile(r"-?w\d+(a\d+)?$")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """One model: `bytes_on_disk` is everything needed to run it, `bits` maps "image" and "text" to their bits.
+    """One model: `bytes_on_disk` is everything needed to run it, `bits` maps its components to their bits.
 
     `recipe` is the name of the bundle's recipe and `calibrated_on` says what its ranges were measured on; both are
     empty where there is no such thing.
@@ -56,26 +54,26 @@ class ModelFacts:
         return cls(**{**values, "bits": bits})
 
 
-def describe_model(model: str) -> ModelFacts:
-    """Describe a bundle folder, checkpoint folder or hub id. Raises BundleError and ModelError."""
-    folder = Path(model)
-    if (folder / MANIFEST).is_file():
-        manifest = Manifest.read(folder)
-        calibration = manifest.calibration
-        return ModelFacts(
-            name=manifest.name,
-            bytes_on_disk=manifest.total_bytes + (folder / MANIFEST).stat().st_size,
-            bits={component: _bits(facts) for component, facts in manifest.components.items()},
-            recipe=manifest.precision,
-            calibrated_on="" if calibration is None else str(calibration["images_from"]),
-        )
-    folder = resolve(model)
+def facts_of_bundle(folder: Path, manifest: Manifest) -> ModelFacts:
+    """Describe the bundle in `folder`."""
+    calibration = manifest.calibration
+    return ModelFacts(
+        name=manifest.name,
+        bytes_on_disk=manifest.total_bytes + (folder / MANIFEST).stat().st_size,
+        bits={component: _bits(facts) for component, facts in manifest.components.items()},
+        recipe=manifest.precision,
+        calibrated_on="" if calibration is None else str(calibration["images_from"]),
+    )
+
+
+def facts_of_checkpoint(name: str, folder: Path, components: Iterable[str]) -> ModelFacts:
+    """Describe the checkpoint in `folder`, which is float everywhere."""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     files = [path for path in (*weights, *(folder / name for name in NEEDED)) if path.is_file()]
     return ModelFacts(
-        name=Path(model).name or folder.resolve().name,
+        name=name,
         bytes_on_disk=sum(path.stat().st_size for path in files),
-        bits=dict.fromkeys(COMPONENTS, (FLOAT_BITS, FLOAT_BITS)),
+        bits=dict.fromkeys(components, (FLOAT_BITS, FLOAT_BITS)),
     )
 
 

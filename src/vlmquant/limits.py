@@ -1,16 +1,21 @@
 """How many cores and how much memory this process may really use: the machine's, and the limits of its container."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmquant.bench.environment import available_cores
+from vlmquant.errors import EngineError
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 UNIFIED = ""
 """The name under which `cgroup_paths` gives the group of cgroup v2."""
+
+MOST_THREADS_PER_CPU = 4
+FEWEST_ALLOWED = 64
+"""So many threads may be asked for on any machine: a bound against slips, not advice."""
 
 # Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
 _NO_LIMIT_BYTES = 1 << 60
@@ -47,6 +52,22 @@ class Memory:
     memory_limit_bytes: int | None
 
 
+def available_cores() -> int:
+    """Return how many threads to compute with: one per physical core that this process may use, within its quota."""
+    return these_cores().threads
+
+
+def check_threads(threads: int) -> int:
+    """Return `threads`. Raises EngineError for a number that no machine has use for."""
+    logical = os.cpu_count() or 1
+    most = max(FEWEST_ALLOWED, MOST_THREADS_PER_CPU * logical)
+    if not 1 <= threads <= most:
+        raise EngineError(
+            f"threads must be at least 1 and at most {most} on this machine of {logical} logical CPUs, got {threads}"
+        )
+    return threads
+
+
 def these_cores(root: Path = CGROUPS, own: Path = OWN_GROUPS) -> Cores:
     """Count the cores of this machine and those of this process."""
     import psutil
@@ -57,9 +78,16 @@ def these_cores(root: Path = CGROUPS, own: Path = OWN_GROUPS) -> Cores:
         physical=psutil.cpu_count(logical=False),
         logical=logical,
         allowed=len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else logical,
-        usable=available_cores(),
+        usable=_usable_cores(),
         cpu_quota_cores=cpu_quota_cores(_own_groups(own), root),
     )
+
+
+def _usable_cores() -> int:
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def this_memory(root: Path = CGROUPS, own: Path = OWN_GROUPS) -> Memory:

@@ -1,0 +1,86 @@
+"""Values that take several options, such as where a model runs: parsed as one, in every command that needs one."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from vlmquant.cli.options import Engine, Probe, Threads, check_device
+from vlmquant.data.choice import DataChoice
+from vlmquant.models.generate import GenerationOptions
+from vlmquant.opening import RunsOn
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def made_of(**makers: Callable[..., Any]) -> Callable[[Command], Command]:
+    """Let a command take values that are made of options: each of the named parameters by the function given for it.
+
+    The options of that function stand in the place of the parameter, on the command line and in the help.
+    """
+
+    def wrap(command: Command) -> Command:
+        options = {name: inspect.signature(maker).parameters for name, maker in makers.items()}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            made = {name: maker(**{o: given.pop(o) for o in options[name]}) for name, maker in makers.items()}
+            command(**given, **made)
+
+        own = inspect.signature(command).parameters
+        parameters = [
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in own.items()
+            for each in (options[name].values() if name in options else (parameter,))
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run  # type: ignore[return-value]
+
+    return wrap
+
+
+def runs_on(
+    engine: Engine = "auto",
+    threads: Threads = None,
+    probe: Probe = True,
+    device: Annotated[
+        str,
+        typer.Option(
+            callback=check_device, help="Where a float checkpoint runs: cpu, cuda (a BLIP in float16 there) or auto."
+        ),
+    ] = "cpu",
+) -> RunsOn:
+    """Make what says where a model runs."""
+    return RunsOn(engine=engine, threads=threads, probe=probe, device=device)
+
+
+def data_choice(
+    data: Annotated[
+        str, typer.Option(help="Folder of a data set: classes, captions, questions or only pictures; or hub:NAME.")
+    ],
+    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "test",
+    max_problem_share: Annotated[
+        float, typer.Option(help="Share of unusable entries, 0 to 1, above which the data are refused.")
+    ] = 0.01,
+) -> DataChoice:
+    """Make what says which data are meant."""
+    return DataChoice(source=data, split=split, max_problem_share=max_problem_share)
+
+
+def generation(
+    beams: Annotated[int, typer.Option(help="Width of a BLIP's beam search; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(help="Longest text that a BLIP may write, in tokens.")] = 40,
+) -> GenerationOptions:
+    """Make the options of generated texts."""
+    return GenerationOptions(max_new_tokens=max_tokens, beams=beams)
+
+
+def short_generation(
+    beams: Annotated[int, typer.Option(help="Width of a BLIP's beam search; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 10,
+) -> GenerationOptions:
+    """Make the options of answers."""
+    return GenerationOptions(max_new_tokens=max_tokens, beams=beams)

@@ -1,0 +1,1 @@
+"""Every verb on the bundled model, offline, ending with one page."""

@@ -1,0 +1,126 @@
+"""A video searched into a folder: tables while it runs, then pictures, the annotated copy and the page."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmquant.errors import VideoError
+from vlmquant.progress import Track, silent
+from vlmquant.report.detection import detection_page
+from vlmquant.report.page import write_page
+from vlmquant.text import encodable
+from vlmquant.video.detect import Detection, detect
+from vlmquant.video.events import EventRule
+from vlmquant.video.output import OutputFolder, writing
+from vlmquant.video.score import EventQuery
+from vlmquant.video.watch import Observation, VideoEncoder
+from vlmquant.video.write import FILES, write_detection
+from vlmquant.video.write_mp4 import write_mp4
+from vlmquant.video.write_stream import EMBEDDINGS, EMBEDDINGS_FACTS, embedding_table, score_table
+
+ANNOTATED, PAGE = "annotated.mp4", "index.html"
+_LINKED = {
+    "jsonl": "Events (JSON lines)",
+    "csv": "Events (CSV)",
+    "vtt": "Events (WebVTT)",
+    "scores": "Scores of every frame (CSV)",
+    "embeddings": "Embeddings of every frame (NumPy)",
+    "annotated": "Annotated video",
+}
+"""What the page calls the files that it links to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What to look for in a video, how, and what to write of it; see `detect`."""
+
+    queries: Sequence[EventQuery]
+    rule: EventRule
+    fps: float = 5.0
+    stream: int | None = None
+    annotate: bool = True
+    keep_embeddings: bool = False
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of all files that will be written."""
+        embeddings = [EMBEDDINGS, EMBEDDINGS_FACTS] if self.keep_embeddings else []
+        return [*FILES.values(), *embeddings, *([ANNOTATED] if self.annotate else []), PAGE]
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What was found, the files by kind, and what is to be said of the files, one sentence each."""
+
+    detection: Detection
+    files: dict[str, Path]
+    notes: tuple[str, ...]
+
+
+def search_video(
+    video: Path,
+    folder: Path,
+    encoder: VideoEncoder,
+    search: Search,
+    *,
+    model_sha256: str,
+    notes: Sequence[str] = (),
+    track: Track = silent,
+) -> Searched:
+    """Search `video` and write all results into `folder`; `notes` about the run go onto the page.
+
+    An annotated copy that cannot be made costs only itself: a note says why.
+
+    Raises:
+        VideoError: the video cannot be opened or holds no picture.
+        DataError: a file cannot be written, or would replace one that this program did not make.
+    """
+    target = OutputFolder(folder)
+    target.check(search.outputs, [video])
+    target.claim(search.outputs)
+    detection = _detect(video, folder, encoder, search, model_sha256, track)
+    files = write_detection(detection, folder, [kind for kind in FILES if kind != "scores"])
+    files["scores"] = folder / FILES["scores"]
+    if search.keep_embeddings:
+        files["embeddings"] = folder / EMBEDDINGS
+    own: tuple[str, ...] = ()
+    if search.annotate:
+        try:
+            own = write_mp4(detection, folder / ANNOTATED, track=track)
+            files["annotated"] = folder / ANNOTATED
+        except (VideoError, MemoryError) as error:
+            why = "there is not enough memory for it" if isinstance(error, MemoryError) else error
+            own = (f"the annotated copy is left out: {why}",)
+    files["page"] = folder / PAGE
+    linked = {words: files[kind].name for kind, words in _LINKED.items() if kind in files}
+    with writing(files["page"]):
+        write_page(files["page"], detection_page(detection, (*notes, *own), files=linked))
+    target.settle()
+    return Searched(detection, files, own)
+
+
+def _detect(
+    video: Path, folder: Path, encoder: VideoEncoder, search: Search, model_sha256: str, track: Track
+) -> Detection:
+    """Search, and write scores and embeddings as they come."""
+    facts = {"video": encodable(video.name), "fps": search.fps, "model": encoder.name, "model_sha256": model_sha256}
+    with ExitStack() as files:
+        scores = files.enter_context(score_table(folder, [query.name for query in search.queries]))
+        embeddings = files.enter_context(embedding_table(folder, facts)) if search.keep_embeddings else None
+
+        def write(observation: Observation) -> None:
+            scores.add(observation)
+            if embeddings is not None:
+                embeddings.add(observation)
+
+        return detect(
+            video,
+            encoder,
+            search.queries,
+            fps=search.fps,
+            rule=search.rule,
+            stream=search.stream,
+            on_frame=write,
+            track=track,
+        )
