@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vlmquant.bench.writing import GENERATION
+from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.engines.session import AnyArray
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.models.spec import ImageSpec
@@ -21,8 +22,8 @@ def example_batch(folder: Path, component: str, batch: int, seed: int) -> AnyArr
     """
     if component == "text":
         texts = [BUILTIN_PROMPTS[index % len(BUILTIN_PROMPTS)] for index in range(batch)]
-        return Tokenizer.from_folder(folder).encode_batch(texts)
-    spec = ImageSpec.from_folder(folder)
+        return _tokenizer(folder).encode_batch(texts)
+    spec = _image_spec(folder)
     generator = np.random.default_rng(seed)
     if component == GENERATION:
         return generator.integers(0, 256, (batch, spec.crop_height, spec.crop_width, 3), dtype=np.uint8)
@@ -35,3 +36,24 @@ def write_inputs(folder: Path, component: str, batches: Sequence[int], seed: int
     for batch, path in paths.items():
         np.save(path, example_batch(folder, component, batch, seed), allow_pickle=False)
     return paths
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a bundle, or of a checkpoint: only its weights and configuration say if that fits."""
+    if _is_checkpoint(folder):
+        from vlmquant.checkpoints import load_model
+
+        return load_model(folder).tokenizer
+    return Tokenizer.from_folder(folder)
+
+
+def _image_spec(folder: Path) -> ImageSpec:
+    if _is_checkpoint(folder):
+        from vlmquant.checkpoints import load_checkpoint
+
+        return load_checkpoint(folder).image_spec
+    return ImageSpec.from_folder(folder)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and not (folder / MANIFEST).is_file()

@@ -71,8 +71,13 @@ def probe_images(images: Sequence[Image], spec: ImageSpec) -> ByteArray:
     Without images (a recipe that needs no calibration) smooth pictures drawn from a fixed seed serve.
     """
     size = (spec.crop_width, spec.crop_height)
-    pictures = [to_rgb(image) for image in images[:COUNT]] or _synthetic()
-    return np.stack([np.asarray(picture.resize(size, PillowImage.Resampling.BICUBIC)) for picture in pictures])
+    pictures = images or _synthetic()
+    # One after another: a picture of a folder is decoded when it is asked for, and may be large.
+    squeezed = (
+        to_rgb(pictures[index]).resize(size, PillowImage.Resampling.BICUBIC)
+        for index in range(min(COUNT, len(pictures)))
+    )
+    return np.stack([np.asarray(picture) for picture in squeezed])
 
 
 def _synthetic() -> list[PillowImage.Image]:

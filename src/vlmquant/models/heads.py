@@ -84,7 +84,7 @@ class WritingHead(BundleHead):
     pad_id: int
 
     def image_spec(self, folder: Path) -> ImageSpec:
-        """Return how a picture becomes pixels; what the settings do not name is as in a BLIP."""
+        """Return how a picture becomes pixels; an older bundle's file may leave what BLIP's processor does unsaid."""
         return ImageSpec.from_folder(folder, processor=BLIP)
 
     def runner(
