@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmquant.bundle import placement
+from vlmquant.bundle import trials
 
 HERE = Path(__file__).resolve().parent
 FAULTY = """
@@ -38,7 +38,7 @@ answer_requests(answer)
 def in_the_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Let the process that proves run `program` in place of its own."""
     start = f"import sys; sys.path[:0] = [{str(HERE)!r}]\n"
-    monkeypatch.setattr(placement, "PROOF_WORKER", (sys.executable, "-c", start + program))
+    monkeypatch.setattr(trials, "PROOF_WORKER", (sys.executable, "-c", start + program))
 
 
 class FakeProofs:
@@ -64,4 +64,4 @@ def without_children(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise AssertionError("nothing was to be run")
 
-    monkeypatch.setattr(placement, "WorkerProcess", refuse)
+    monkeypatch.setattr(trials, "WorkerProcess", refuse)

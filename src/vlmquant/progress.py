@@ -92,7 +92,8 @@ def duration(seconds: float) -> str:
 def say(track: Track, text: str) -> None:
     """Write one line on standard error, nothing where `track` is `silent`."""
     if track is not silent:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):  # nobody reads any more
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, open_bundle, placement, verify
 from vlmquant.bundle.placement import Placement, in_words, place, usual_engine
 from vlmquant.bundle.probes import PROBES, Probes, pixels_of
+from vlmquant.bundle.proof import prove
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import ENGINES, Cpu, installed_engines
@@ -148,6 +149,17 @@ def test_a_failure_of_the_process_is_not_remembered(bundle: Path, monkeypatch: p
         in_the_child(patch, FAULTY.format(fault="__import__('os')._exit(137) if engine == 'onnxruntime' else None"))
         assert place(bundle, Manifest.read(bundle), engine="onnxruntime")["image"].warning
     assert place(bundle, Manifest.read(bundle), engine="onnxruntime")["image"].warning is None
+
+
+def test_an_engine_that_gives_nothing_for_one_input_is_not_right(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Manifest.read(tiny_bundle)
+    stored = Probes.load(tiny_bundle / PROBES, manifest.head).expected.rows["text"]
+    graphs = {"text": lambda ids: stored if len(ids) > 1 else stored[:0]}
+    monkeypatch.setattr("vlmquant.bundle.proof.load_graphs", lambda *_: graphs)
+    with pytest.raises(BundleError, match=r"text on openvino gives results of shape \(0, \d+\), stored are \(1, "):
+        list(prove(tiny_bundle, manifest, "openvino", ["text"]))
 
 
 def test_where_no_process_can_be_started_the_bundle_opens_unproved_and_says_so(

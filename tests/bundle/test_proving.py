@@ -14,7 +14,7 @@ import pytest
 
 from children import FakeProofs, without_children
 from vlmquant.bench import BenchTargets, run
-from vlmquant.bundle import Manifest, open_bundle, placement, proof
+from vlmquant.bundle import Manifest, open_bundle, placement, proof, trials
 from vlmquant.bundle.manifest import GraphRecipe
 from vlmquant.bundle.placement import place
 from vlmquant.bundle.probes import PROBES, Probes
@@ -56,7 +56,7 @@ def stored_file(tmp_path: Path) -> Path:
 
 
 def test_an_engine_that_hangs_is_waited_for_once(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(trials, "TIMEOUT_SECONDS", 1.0)
     hangs = "time.sleep(600) if engine == 'openvino' else [row.update(cosine_min=0.5) for row in rows.values()]"
     proofs = FakeProofs(monkeypatch, tmp_path, hangs + " if arithmetic == 'integer' else None")
     placed = place(bundle, Manifest.read(bundle), engine="openvino")
@@ -71,7 +71,7 @@ def test_an_engine_that_hangs_is_waited_for_once(bundle: Path, tmp_path: Path, m
 def test_where_everything_hangs_the_error_says_what_to_do(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(trials, "TIMEOUT_SECONDS", 0.5)
     only(monkeypatch, "onnxruntime")
     proofs = FakeProofs(monkeypatch, tmp_path, "time.sleep(600)")
     with pytest.raises(EngineError, match=r"when this machine is less busy, or .* on trust \(--no-probe\)"):
@@ -84,7 +84,7 @@ def test_a_process_that_was_killed_or_hung_is_given_another_chance(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(placement, "TIMEOUT_SECONDS", 1.0)
+        patch.setattr(trials, "TIMEOUT_SECONDS", 1.0)
         FakeProofs(patch, tmp_path, f"{fault} if engine == 'onnxruntime' else None")
         assert place(bundle, Manifest.read(bundle), engine="onnxruntime")["text"].engine == "openvino"
     FakeProofs(monkeypatch, tmp_path)
@@ -274,10 +274,9 @@ def test_what_benches_and_what_opens_ask_the_same_question(
     FakeProofs(monkeypatch, tmp_path)
     place(bundle, Manifest.read(bundle))
     without_children(monkeypatch)
-    monkeypatch.setattr(
-        run, "race", lambda loads, *_: dict.fromkeys(loads, run.Record(outcome="failed", reason="a fake"))
-    )
-    result = run.bench(BenchTargets(bundle=bundle), rounds=1, iterations=1)
+    ran = run.Record(latencies_ms={1: [[1.0]]})
+    monkeypatch.setattr(run, "race", lambda loads, *_: dict.fromkeys(loads, ran))
+    result = run.bench(BenchTargets(bundle=bundle), batches=(1,), rounds=1, iterations=1)
     assert result.auto in ("bundle-openvino", "bundle-onnxruntime")
 
 

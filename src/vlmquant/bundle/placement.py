@@ -9,46 +9,26 @@ that feed each other are proved together on the engines that were chosen. The ou
 
 import math
 import os
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement_cache import cache_file, read_stored, store
+from vlmquant.bundle.trials import Trials, Way, too_far
 from vlmquant.engines import Arithmetic, choose, installed_engines, safe_arithmetic, this_cpu
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, unknown
-from vlmquant.process import WorkerFailed, WorkerProcess, WorkerTimedOut, why_no_workers
+from vlmquant.process import why_no_workers
 from vlmquant.progress import Track, said_if_slow, say, silent
 
 AUTO = "auto"
 CHOICE_VARIABLE = "VLMQUANT_AUTO"
 CHOICES = ("measured", "table")
 """How `auto` finds the fastest engine: by timing it here, or by a table of what is usually so."""
-TIMED_SECONDS = 0.2
-TIMEOUT_SECONDS = 60.0
-"""What an engine may take for the probes of a small graph; nothing that works took a tenth of it."""
-LEAST_BYTES_PER_SECOND = 1 << 20
-"""What it may take besides, by the bytes of the graphs: what a CPU of 5 billion float32 products a second needs."""
-PROOF_WORKER = (sys.executable, "-P", "-m", "vlmquant.bundle.proof_worker")
-
-
-class Way(NamedTuple):
-    """One way to run a graph."""
-
-    engine: str
-    arithmetic: Arithmetic
-
-    def __str__(self) -> str:
-        return f"{self.engine}{_IN_WORDS[self.arithmetic]}"
-
-
-_IN_WORDS: dict[Arithmetic, str] = {"integer": "", "float": " in float32", "wide": " in 16-bit integers"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +86,7 @@ def place(
         return remembered
     if (reason := why_no_workers()) is not None:
         return {component: _unproved(manifest, component, engine, reason) for component in manifest.components}
-    trials = _Trials(folder, manifest, threads)
+    trials = Trials(folder, manifest, threads)
     with said_if_slow(track, "proving this bundle on this CPU (first open)..."):
         placements = _place_together(trials, engine)
     if not trials.failed:  # a process that was killed today may well run tomorrow
@@ -172,86 +152,7 @@ def in_words(placements: Mapping[str, Placement]) -> str:
     return ", ".join(f"{component} on {way}" for component, way in ways.items())
 
 
-class _Trials:
-    """The proofs of one bundle's components, run when they are first asked for."""
-
-    def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
-        self.manifest = manifest
-        self._folder, self._threads = folder, threads
-        self._hung: set[str] = set()
-        self.failed = False
-        self.rows = cache(self._rows)
-
-    def why_not_together(self, placements: Mapping[str, Placement]) -> str | None:
-        """Return what is wrong with the graphs where `placements` says, each fed by the one before it."""
-        ways = {graph: placed.way for graph, placed in placements.items()}
-        if self.manifest.head.independent or len(set(ways.values())) == 1:
-            return None  # they do not feed each other, or were proved together
-        request = {"command": "prove_together", "folder": str(self._folder.resolve()), "ways": ways}
-        found: dict[str, dict[str, Any] | str] = {}
-        self._ask([(list(ways), {**request, "threads": self._threads})], set(ways.values()), found)
-        for graph, row in found.items():
-            if isinstance(row, str):
-                return f"they failed together ({row})"
-            if not row["cosine_min"] >= row["floor"]:
-                return f"together {graph} gave {_too_far(row)}"
-        # Rounding may flip a token on an engine that is right, but no more of them where engines are mixed.
-        shares = [self.rows(way).get("decoder") for way in set(ways.values())]
-        expected = min((row["equal_tokens"] for row in shares if isinstance(row, dict)), default=1.0)
-        decoder = found.get("decoder")
-        if isinstance(decoder, dict) and decoder["equal_tokens"] < expected:
-            return f"together they wrote {decoder['equal_tokens']:.0%} of the stored tokens, not {expected:.0%}"
-        return None
-
-    def _rows(self, way: Way) -> dict[str, dict[str, Any] | str]:
-        """Return by component what the probes gave, or why they gave nothing."""
-        # Graphs that feed each other are proved together; a tower that crashes leaves the other alone.
-        names = list(self.manifest.components)
-        groups = [[name] for name in names] if self.manifest.head.independent else [names]
-        request = {
-            "command": "prove",
-            "folder": str(self._folder.resolve()),
-            "engine": way.engine,
-            "arithmetic": way.arithmetic,
-            "threads": self._threads,
-            "timed_seconds": TIMED_SECONDS,
-        }
-        found: dict[str, dict[str, Any] | str] = {}
-        self._ask([(group, {**request, "components": group}) for group in groups], {way}, found)
-        return found
-
-    def _ask(
-        self,
-        waiting: list[tuple[list[str], dict[str, Any]]],
-        ways: Collection[Way],
-        found: dict[str, dict[str, Any] | str],
-    ) -> None:
-        """Send each request of `waiting` for its components; what came of it is added to `found`."""
-        while waiting:
-            if hung := sorted({way.engine for way in ways} & self._hung):
-                for components, _ in waiting:
-                    found |= dict.fromkeys(components, f"not tried, as {' and '.join(hung)} hung before")
-                return
-            try:
-                with WorkerProcess(self._threads, PROOF_WORKER) as worker:
-                    while waiting:
-                        components, request = waiting[0]
-                        found |= worker.ask(request, self._timeout_seconds(components))["rows"]
-                        waiting.pop(0)
-            except (WorkerFailed, OSError) as failure:
-                self.failed = True
-                if isinstance(failure, WorkerTimedOut):
-                    self._hung |= {way.engine for way in ways}
-                components, _ = waiting.pop(0)
-                found |= dict.fromkeys(components, _printable(str(failure)))
-
-    def _timeout_seconds(self, components: Collection[str]) -> float:
-        files = {self.manifest.components[component].file for component in components}
-        bytes_ = sum((self._folder / file).stat().st_size for file in files)
-        return TIMEOUT_SECONDS + bytes_ / LEAST_BYTES_PER_SECOND
-
-
-def _place_together(trials: _Trials, engine: str) -> dict[str, Placement]:
+def _place_together(trials: Trials, engine: str) -> dict[str, Placement]:
     """Place each component by itself; where they are not right together, all of them on one engine."""
     wrong: list[str] = []
     names = sorted(installed_engines(), key=lambda name: name != engine)
@@ -263,7 +164,7 @@ def _place_together(trials: _Trials, engine: str) -> dict[str, Placement]:
                 raise
             wrong.append(str(error))
             continue
-        if (reason := trials.why_not_together(placements)) is None:
+        if (reason := trials.why_not_together({name: one.way for name, one in placements.items()})) is None:
             return {name: replace(placed, warning=_joined(wrong, placed)) for name, placed in placements.items()}
         wrong.append(f"{in_words(placements)}: {reason}")
     raise EngineError(f"the graphs of {trials.manifest.name!r} are not right together: {'; '.join(wrong)}")
@@ -273,7 +174,7 @@ def _joined(wrong: list[str], placed: Placement) -> str | None:
     return "; ".join([*wrong, *([placed.warning] if placed.warning else [])]) or None
 
 
-def _place(trials: _Trials, component: str, engine: str, installed: Sequence[str]) -> Placement:
+def _place(trials: Trials, component: str, engine: str, installed: Sequence[str]) -> Placement:
     manifest = trials.manifest
     wrong = [_at_risk()] if _overflows(manifest, component) else []
     for ways in _ladder(manifest, component, engine, installed):
@@ -283,7 +184,7 @@ def _place(trials: _Trials, component: str, engine: str, installed: Sequence[str
             if isinstance(row, str):
                 wrong.append(f"{way} failed ({row})")
             elif not row["cosine_min"] >= row["floor"]:
-                wrong.append(f"{way} gave {_too_far(row)}")
+                wrong.append(f"{way} gave {too_far(row)}")
             else:
                 right[way] = row["latency_ms"]
         if right:
@@ -300,14 +201,6 @@ def _place(trials: _Trials, component: str, engine: str, installed: Sequence[str
         f"no engine here computes {component!r} of {manifest.name!r} right: {'; '.join(wrong)}"
         + (again if trials.failed else "")
     )
-
-
-def _too_far(row: Mapping[str, Any]) -> str:
-    return f"cosine {row['cosine_min']:.4f} to the stored results, not {row['floor']:.4f}"
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _ladder(

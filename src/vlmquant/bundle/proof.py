@@ -87,10 +87,11 @@ def prove_together(
     """
     probes, spec = Probes.load(folder / PROBES, manifest.head), manifest.head.image_spec(folder)
     graphs, calls = _noting(load_graphs(folder, manifest, ways, threads))
-    found = _found(manifest.head, graphs, probes, probes.inputs, spec)
+    on = ", ".join(dict.fromkeys(engine for engine, _ in ways.values()))
+    found = _found(manifest.head, graphs, probes, probes.inputs, spec, on)
     # An engine's kernels for one row and for several are not the same.
     count = len(next(iter(found.rows.values()))) if manifest.head.independent else 1
-    alone = [_found(manifest.head, graphs, probes, probes.inputs.only(row), spec) for row in range(count)]
+    alone = [_found(manifest.head, graphs, probes, probes.inputs.only(row), spec, on) for row in range(count)]
     for name, (engine, _) in ways.items():
         stored = [probes.expected.rows[name], probes.float_expected.rows[name]]
         rows = [found.rows[name], *stored]
@@ -117,21 +118,27 @@ def _noting(graphs: Mapping[str, Run]) -> tuple[dict[str, Run], dict[str, tuple[
 
 
 def _found(
-    head: BundleHead, graphs: Mapping[str, Run], probes: Probes, inputs: ProbeInputs, spec: ImageSpec
+    head: BundleHead, graphs: Mapping[str, Run], probes: Probes, inputs: ProbeInputs, spec: ImageSpec, on: str
 ) -> ProbeResults:
-    """Return what `graphs` make of `inputs`, all or one of those of `probes`."""
+    """Return what `graphs` make of `inputs`, all or one of those of `probes`, on the engines `on`.
+
+    Raises BundleError where they cannot be run, or not to as many results as are stored.
+    """
     names = ", ".join(graphs)
     try:
         found = run_probes(head, graphs, inputs, spec)
     except VlmQuantError:
         raise
     except Exception as error:  # whatever an engine makes of a graph and probes that do not fit
-        raise BundleError(f"{names} cannot be run: {' '.join(str(error).split())[:300]}") from error
+        raise BundleError(f"{names} cannot be run on {on}: {' '.join(str(error).split())[:300]}") from error
     for name in graphs:
-        rows, stored = found.rows[name], probes.expected.rows[name]
-        if rows.ndim != 2 or rows.shape[1] != stored.shape[1] or (inputs is probes.inputs and len(rows) != len(stored)):
+        count, width = probes.expected.rows[name].shape
+        if inputs is not probes.inputs:
+            count = 1 if head.independent else count // len(probes.inputs.images)
+        if found.rows[name].shape != (count, width):
             raise BundleError(
-                f"{name} gives results of shape {rows.shape}, stored are {stored.shape}; they are not of one bundle"
+                f"{name} on {on} gives results of shape {found.rows[name].shape}, stored are {(count, width)}; "
+                "they are not of one bundle"
             )
     return found
 
