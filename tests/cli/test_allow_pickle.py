@@ -40,7 +40,7 @@ COMMANDS = {
     "answer": "answer photos/0.png hello -m blip",
     "detect": "detect {video} -e dog -m clip --float -o out",
     "analyze": "analyze clip --calibrate photos -o out",
-    "sweep": "sweep clip --data photos --recipes fp16 -o out",
+    "sweep": "sweep clip --data photos --calibrate photos -o out",
     "bench": "bench clip -o out",
     "recover": "recover clip --images photos -o out",
 }
