@@ -18,7 +18,7 @@ README, GETTING_STARTED = ROOT / "README.md", ROOT / "docs" / "getting-started.m
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 QUICK = {"bench": ["--rounds", "1", "--iterations", "1"], "recover": ["--steps", "2"]}
 """What is added to an example so that it ends in seconds."""
-PICTURES, CLASSES = 6, ("bus", "dog")
+PICTURES, CLASSES, OF_A_CLASS = 6, ("bus", "dog"), 10
 
 
 def examples(page: Path) -> list[list[str]]:
@@ -40,7 +40,7 @@ def prepared(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     photos, captioned = folder / "photos", folder / "captioned"
     for place in (photos, captioned / "images", *(folder / "dev" / name for name in CLASSES)):
         place.mkdir(parents=True)
-        for index in range(PICTURES):
+        for index in range(OF_A_CLASS if place.parent.name == "dev" else PICTURES):
             pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / f"{index}.png")
     rows = "".join(f"{index}.png,a picture of noise\n" for index in range(PICTURES))

@@ -14,13 +14,18 @@ from vlmquant.progress import PlainLines, bar, duration, progress_line
         (5, 20, 30, "Reading: 5 of 20 after 30 s, about 2 min left"),
         (0, 20, 30, "Reading: 0 of 20 after 30 s"),
         (5, None, 30, "Reading: 5 after 30 s"),
-        (20, 20, 30, "Reading: 20 of 20 after 30 s, about 0 s left"),
+        (20, 20, 30, "Reading: 20 of 20 after 30 s"),
         (25, 20, 30, "Reading: 25 of 20 after 30 s"),
         (1, 200, 60, "Reading: 1 of 200 after 60 s, about 3 h 19 min left"),
     ],
 )
 def test_a_line_says_how_far_and_how_long(done: int, total: int | None, seconds: float, line: str) -> None:
-    assert progress_line("Reading", done, total, seconds) == line
+    assert progress_line("Reading", done, total, seconds, seconds) == line
+
+
+def test_what_is_left_shrinks_while_an_item_lasts() -> None:
+    lines = [progress_line("Exporting", 1, 2, seconds, done_seconds=60) for seconds in (60, 100, 150)]
+    assert [line.partition(", ")[2] for line in lines] == ["about 60 s left", "about 20 s left", ""]
 
 
 def test_durations_read_well() -> None:

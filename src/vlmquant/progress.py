@@ -1,9 +1,10 @@
 """Progress as a value: long-running functions take a `Track` and default to `silent`."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, Protocol, TypeVar
 
 from vlmquant.text import printable
@@ -49,32 +50,35 @@ class PlainLines:
         """Yield every item of `items`; a thread writes the lines meanwhile."""
         if total is None and isinstance(items, Sized):
             total = len(items)
-        begun, done, ended = self._clock(), 0, threading.Event()
+        begun, done, done_seconds, ended = self._clock(), 0, 0.0, threading.Event()
 
         def write_lines() -> None:
             while not ended.wait(max(0.0, self._last + self._every_seconds - self._clock())):
                 self._last = self._clock()
+                line = progress_line(description, done, total, self._last - begun, done_seconds)
                 with suppress(OSError, ValueError):  # nobody reads any more
-                    print(progress_line(description, done, total, self._last - begun), file=self._stream, flush=True)
+                    print(line, file=self._stream, flush=True)
 
         writer = threading.Thread(target=write_lines, daemon=True)
         writer.start()
         try:
             for item in items:
                 yield item
-                done += 1
+                done, done_seconds = done + 1, self._clock() - begun
         finally:
             ended.set()
             writer.join()
 
 
-def progress_line(description: str, done: int, total: int | None, seconds: float) -> str:
-    """Return how far the work is after so many `seconds`, and how long the rest takes where that can be told."""
+def progress_line(description: str, done: int, total: int | None, seconds: float, done_seconds: float) -> str:
+    """Return how far the work is after so many `seconds`, and how long the rest takes where that can be told.
+
+    The last item that is done was so after `done_seconds`.
+    """
     counted = f"{done}" if total is None else f"{done} of {total}"
     line = f"{printable(description)}: {counted} after {duration(seconds)}"
-    if total is None or not 0 < done <= total:
-        return line
-    return f"{line}, about {duration(seconds * (total - done) / done)} left"
+    left = 0.0 if total is None or not done else done_seconds * total / done - seconds
+    return f"{line}, about {duration(left)} left" if left >= 1 else line
 
 
 def duration(seconds: float) -> str:
@@ -83,3 +87,21 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def say(track: Track, text: str) -> None:
+    """Write one line on standard error, nothing where `track` is `silent`."""
+    if track is not silent:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_if_slow(track: Track, text: str, after_seconds: float = 2.0) -> Iterator[None]:
+    """Say `text` once if what is done inside takes longer than `after_seconds`."""
+    timer = threading.Timer(after_seconds, say, (track, text))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -8,6 +8,7 @@ import pytest
 
 from vlmquant.bench import BenchTargets, bench
 from vlmquant.bench.contenders import CONTENDERS
+from vlmquant.bench.race import Record
 from vlmquant.bench.run import RANDOM_WEIGHTS_KEY
 from vlmquant.checkpoints.checkpoint import RANDOM_WEIGHTS_KEY as WRITTEN_KEY
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError
@@ -74,15 +75,13 @@ def test_an_altered_bundle_is_refused(tiny_bundle: Path, tmp_path: Path) -> None
 def test_targets_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="nothing to bench"):
         BenchTargets()
-    with pytest.raises(BundleError, match="unknown component 'sound'; known: image, text"):
+    with pytest.raises(BundleError, match="unknown component 'sound'; known: generation, image, text"):
         BenchTargets(bundle=tmp_path, component="sound")
     with pytest.raises(ModelError, match=r"has no config\.json"):
         bench(BenchTargets(checkpoint=tmp_path))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"rounds": 0}, {"iterations": 0}, {"threads": 0}, {"batches": (0,)}, {"batches": (1, 1)}]
-)
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"batches": (0,)}, {"batches": (1, 1)}])
 def test_numbers_below_one_are_refused(tiny_bundle: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(DataError, match="must be at least 1"):
         bench(BenchTargets(bundle=tiny_bundle), **wrong)  # type: ignore[arg-type]
@@ -95,3 +94,18 @@ def test_no_batch_sizes_are_refused(tiny_bundle: Path) -> None:
 
 def test_the_key_for_random_weights_is_the_one_that_is_written() -> None:
     assert RANDOM_WEIGHTS_KEY == WRITTEN_KEY
+
+
+def test_where_nothing_ran_a_sentence_says_why(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_ran(loads, schedule, start, track):
+        return {name: Record(outcome="failed", reason="no such luck") for name in loads}
+
+    monkeypatch.setattr("vlmquant.bench.run.race", none_ran)
+    with pytest.raises(EngineError, match=r"nothing ran.*bundle-openvino failed: no such luck"):
+        bench(BenchTargets(bundle=tiny_bundle), threads=1)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_threads_that_no_machine_has_are_refused(tiny_bundle: Path, threads: int) -> None:
+    with pytest.raises(EngineError, match=f"got {threads}"):
+        bench(BenchTargets(bundle=tiny_bundle), threads=threads)

@@ -148,3 +148,12 @@ def test_here_other_weights_do_overflow(tmp_path: Path, engine: str) -> None:
         assert session(ones).max() < true
     with load(path, engine, 2, arithmetic="float") as session:
         assert (session(ones) == true).all()
+
+
+def test_wide_integers_of_onnxruntime_are_exact_whatever_they_are(tmp_path: Path) -> None:
+    ones = np.full((50, DEPTH), 255, np.float32)
+    for op in ("MatMul", "MatMulInteger"):
+        for largest in (-128, 127):
+            path = write(tmp_path / "g.onnx", np.full((DEPTH, WIDTH), largest, np.int8), op)
+            with load(path, "onnxruntime", 2, arithmetic="wide") as session:
+                assert (session(ones) == 255 * largest * DEPTH).all()

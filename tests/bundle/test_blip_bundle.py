@@ -14,6 +14,7 @@ from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, open_bundle, verify
 from vlmquant.bundle.placement import place, usual_engine
 from vlmquant.bundle.probes import PROBES, Probes
+from vlmquant.bundle.proof_worker import answer
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
@@ -175,6 +176,15 @@ def test_each_graph_runs_where_it_is_measured_to_be_fastest(
         assert placed.arithmetic == "integer", graph
         assert placed.latency_ms is not None, graph
         assert all(name in placed.reason for name in installed_engines()), graph
+
+
+def test_graphs_on_several_engines_are_proved_as_a_chain(built: Callable[[BlipKind], Built]) -> None:
+    ways = {"vision": ("openvino", "integer"), "cross": ("onnxruntime", "float"), "decoder": ("onnxruntime", "integer")}
+    request = {"command": "prove_together", "folder": str(built("captioning").folder), "ways": ways, "threads": 1}
+    rows = answer(request)["rows"]
+    assert set(rows) == GRAPHS["captioning"]
+    assert all(row["cosine_min"] >= row["floor"] for row in rows.values())
+    assert rows["decoder"]["equal_tokens"] == 1.0
 
 
 def test_damage_is_found(built: Callable[[BlipKind], Built], tmp_path: Path) -> None:

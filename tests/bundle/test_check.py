@@ -209,6 +209,15 @@ def test_what_models_have_passes(tmp_path: Path) -> None:
     check_graph(graph)
 
 
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    content = (FIXTURE / "image.onnx").read_bytes()
+    name = b"visual_projection.scales"
+    assert name in content
+    (tmp_path / "a.onnx").write_bytes(content.replace(name, b"visual_projec\xb6ion.scales"))
+    with pytest.raises(BundleError, match="not an ONNX graph"):
+        check_graph(tmp_path / "a.onnx")
+
+
 @pytest.mark.parametrize("cut", [0, 1, 7, 100, 5000])
 def test_a_graph_cut_short_or_of_another_kind_is_refused(tmp_path: Path, cut: int) -> None:
     (tmp_path / "a.onnx").write_bytes((FIXTURE / "image.onnx").read_bytes()[:cut])

@@ -80,6 +80,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     ("words", "message"),
     [
         (("recipes", "--colour"), "No such option: --colour"),
+        (("quantize", "x", "--metric", "top1"), "it is an option of `vlmquant budget`"),
         (("quantize", "x"), "Missing option '--output' / '-o'"),
         (("frobnicate",), "No such command 'frobnicate'"),
         (("doctor", "--rounds", "many"), "'--rounds'"),
@@ -173,3 +174,33 @@ def test_every_verb_takes_quiet_and_verbose() -> None:
     for command in app.app.registered_commands:
         assert command.callback is not None
         assert {"quiet", "verbose"} <= set(command.callback.__annotations__), command.name
+
+
+def test_the_command_line_starts_light() -> None:
+    heavy = ("torch", "transformers", "openvino", "onnxruntime", "matplotlib", "jinja2", "av", "scipy")
+    code = f"import sys, vlmquant.cli.app; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("recover", "m", "--images", ".", "-o", "b", "--device", "gpu"),
+            "unknown device 'gpu'; known: auto, cpu",
+        ),
+        (("detect", "v.mp4", "-e", "a dog", "--engine", "tensorrt"), "unknown engine 'tensorrt'; known: "),
+        (("analyze", "m", "--calibrate", ".", "-o", "out", "--recipes", "int9"), "unknown recipe 'int9'"),
+        (("sweep", "m", "--data", ".", "-o", "out"), "pass a folder of images (--calibrate)"),
+        (("sweep", "m", "--data", ".", "-o", "out", "--templates", "eighty"), "eighty"),
+        (("bench", "b", "--batch", "0"), "at least 1"),
+        (("bench", "--random-weights", "ViT-B-32", "--recipe", "int9"), "unknown recipe 'int9'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_work(
+    ends: Callable[..., tuple[int, str]], words: tuple[str, ...], message: str
+) -> None:
+    code, err = ends(*words)
+    assert code == ExitCode.USER_ERROR
+    assert message in err

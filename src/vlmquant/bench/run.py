@@ -47,7 +47,7 @@ def bench(
     for a bundle alone. A contender that cannot run is a row with its reason. Raises BundleError, ModelError,
     EngineError (also when no contender can run or did) and DataError for numbers below 1.
     """
-    threads = check_threads(available_cores() if threads is None else threads)
+    asked_threads, threads = threads, check_threads(available_cores() if threads is None else threads)
     check_schedule(batches, rounds, iterations)
     environment = this_environment()
     manifest = _checked_manifest(targets)
@@ -64,7 +64,7 @@ def bench(
         if not any(record.outcome == "ran" for record in records.values()):
             raise EngineError(f"nothing ran, so there is nothing to compare: {_reasons(records)}")
         shapes = {batch: tuple(np.load(path, mmap_mode="r").shape) for batch, path in inputs.items()}
-    auto, auto_reason = _auto(targets, manifest, threads)
+    auto, auto_reason = _auto(targets, manifest, asked_threads, track)
     return BenchResult(
         model=manifest.name if manifest is not None else source.name,
         component=targets.component,
@@ -97,12 +97,17 @@ def _reasons(records: Mapping[str, Record]) -> str:
     return "; ".join(f"{name} {record.outcome}: {record.reason}" for name, record in records.items())
 
 
-def _auto(targets: BenchTargets, manifest: Manifest | None, threads: int) -> tuple[str | None, str | None]:
-    """Return the contender that "auto" takes, and why; the reason alone where that is none of them."""
+def _auto(
+    targets: BenchTargets, manifest: Manifest | None, threads: int | None, track: Track
+) -> tuple[str | None, str | None]:
+    """Return the contender that "auto" takes, and why; the reason alone where that is none of them.
+
+    `threads` is what the caller asked for, so that this is what opening the bundle with the same request takes.
+    """
     if manifest is None or targets.bundle is None:
         return None, None
     try:
-        placements = place(targets.bundle, manifest, threads=threads)
+        placements = place(targets.bundle, manifest, threads=threads, track=track)
     except EngineError as error:
         return None, str(error)
     taken = list(placements.values()) if targets.component == GENERATION else [placements[targets.component]]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vlmquant.bundle.graph_check import check_graph
 from vlmquant.bundle.manifest import MANIFEST, Manifest, file_facts
-from vlmquant.errors import BundleError
+from vlmquant.errors import BundleError, ModelError
 
 LARGEST_SIDE = 4096
 """Pixels; no model takes pictures that are larger."""
@@ -56,7 +56,7 @@ def unlisted(folder: Path, manifest: Manifest, *, hidden: bool = False) -> list[
 def _check_images(folder: Path, manifest: Manifest) -> None:
     try:
         spec = manifest.head.image_spec(folder)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (ModelError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise BundleError(f"the image settings in {str(folder)!r} cannot be read: {error}; build it again") from error
     sides = (
         spec.shortest_edge or 1,

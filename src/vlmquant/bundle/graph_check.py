@@ -44,7 +44,7 @@ _INT64 = 7
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
-_NODE_NAME, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 3, 4, 5, 7
+_NODE_NAMES, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = (1, 2, 3), 4, 5, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR, _ATTRIBUTE_INTS, _ATTRIBUTE_TENSORS = 1, 3, 5, 8, 10
 _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (6, 11), (22, 23)
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_INT64, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 7, 8, 9
@@ -123,8 +123,8 @@ def _check_node(node: memoryview, graph: _Graph) -> None:
             operator = _text(value)
         elif field == _NODE_DOMAIN:
             domain = _text(value)
-        elif field == _NODE_NAME:
-            name = _text(value)
+        elif field in _NODE_NAMES:
+            name = _text(value)  # its own comes last, and each must be text: engines put it into their messages
         elif field == _NODE_ATTRIBUTE:
             _check_attribute(_message(value), graph)
     if domain not in DOMAINS or operator not in OPERATORS:

@@ -9,6 +9,7 @@ from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement import Placement, in_words, place, warnings_of
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import Runner
+from vlmquant.progress import Track, silent
 
 
 def open_bundle(
@@ -17,6 +18,7 @@ def open_bundle(
     engine: str = "auto",
     threads: int | None = None,
     probe: bool = True,
+    track: Track = silent,
     options: GenerationOptions | None = None,
 ) -> Runner:
     """Return what a bundle's head is, running on `engine` ("auto", "openvino", "onnxruntime") with `threads` threads.
@@ -29,7 +31,7 @@ def open_bundle(
     """
     folder = Path(folder)
     manifest = checked_bundle(folder)
-    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe)
+    placements = place(folder, manifest, engine=engine, threads=threads, probe=probe, track=track)
     return open_placed(folder, manifest, placements, threads, options)
 
 

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 # Variables with these beginnings choose OpenVINO's kernels: ONEDNN_MAX_CPU_ISA makes another CPU of this one.
 KERNEL_VARIABLES = ("ONEDNN_", "DNNL_")
+LARGEST_BYTES = 1 << 20
+"""No file that `store` wrote is larger."""
+
+# What could not be written, by the file that it was for: found anew in each process, but not at each opening in it.
+_unwritten: dict[Path, dict[str, Any]] = {}
 
 
-def cache_file(folder: Path, request: Mapping[str, Any]) -> Path | None:
+def cache_file(folder: Path, request: Mapping[str, Any]) -> Path:
     """Return where the placements of the bundle in `folder` are kept, for this CPU and these engine versions.
 
-    None for a user without a home, who finds them again each time.
+    Below no folder, and so never written, for a user who has no home.
     """
     cpu = this_cpu()
     question = {
@@ -37,30 +42,33 @@ def cache_file(folder: Path, request: Mapping[str, Any]) -> Path | None:
         "vlmquant": __version__,
         **request,
     }
-    key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
-    with suppress(VlmQuantError):
-        return cache_folder("placements") / f"{key[:32]}.json"
-    return None
-
-
-def read_stored(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the fields of each component's placement; nothing where there is no such file or it is damaged."""
-    if path is None:
-        return {}
+    name = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:32] + ".json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["placements"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return (cache_folder("placements") / name).absolute()
+    except VlmQuantError:
+        return Path(name)
 
 
-def store(path: Path | None, request: Mapping[str, Any], placements: "Mapping[str, Placement]") -> None:
-    """Remember `placements`; where the folder cannot be written they are found again the next time."""
-    if path is None:
-        return
-    content = {
-        "request": dict(request),
-        "placements": {component: dataclasses.asdict(placed) for component, placed in placements.items()},
-    }
-    with suppress(OSError):
+def read_stored(path: Path) -> dict[str, Any]:
+    """Return the fields of each component's placement, unchecked; nothing where there is no such file or no JSON."""
+    if path in _unwritten:
+        return _unwritten[path]
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        if path.is_absolute() and path.is_file() and path.stat().st_size <= LARGEST_BYTES:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["placements"])
+    return {}
+
+
+def store(path: Path, request: Mapping[str, Any], placements: "Mapping[str, Placement]") -> str | None:
+    """Remember `placements`; return why that is for this process alone, once in it, or None."""
+    found = {component: dataclasses.asdict(placed) for component, placed in placements.items()}
+    try:
+        if not path.is_absolute():
+            raise OSError("this user has no home folder; set XDG_CACHE_HOME")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(content, indent=2) + "\n")
+        write_whole(path, json.dumps({"request": dict(request), "placements": found}, indent=2) + "\n")
+        return None
+    except OSError as error:
+        first = not _unwritten
+        _unwritten[path] = found
+        return str(error) if first else None

@@ -34,10 +34,9 @@ class ProbeInputs:
     images: ByteArray
     ids: IdArray
 
-    @property
-    def first(self) -> "ProbeInputs":
-        """The first image and text alone."""
-        return ProbeInputs(self.images[:1], self.ids[:1])
+    def only(self, row: int) -> "ProbeInputs":
+        """Return one image and one text alone; nothing in place of what is not there."""
+        return ProbeInputs(self.images[row : row + 1], self.ids[row : row + 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,8 @@ class Probes:
         """Write one compressed .npz without pickled objects."""
         arrays: dict[str, Any] = {"images": self.inputs.images, "ids": self.inputs.ids}
         for prefix, results in (("expected", self.expected), ("float", self.float_expected)):
-            arrays[f"{prefix}_tokens"] = results.tokens
+            if results.tokens.size:
+                arrays[f"{prefix}_tokens"] = results.tokens
             arrays |= {f"{prefix}_rows_{graph}": rows for graph, rows in results.rows.items()}
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
@@ -98,11 +98,10 @@ def run_probes(head: BundleHead, graphs: Mapping[str, Run], inputs: ProbeInputs,
     """
     if isinstance(head, WritingHead):
         return _run_chain(head, graphs, inputs, image_spec)
-
-    def given(graph: str) -> Any:
-        return pixels_of(inputs, image_spec) if graph == "image" else inputs.ids
-
-    return ProbeResults({graph: run(given(graph)) for graph, run in graphs.items()}, _no_tokens(inputs))
+    rows = {
+        graph: run(pixels_of(inputs, image_spec) if graph == "image" else inputs.ids) for graph, run in graphs.items()
+    }
+    return ProbeResults(rows, _no_tokens(inputs))
 
 
 def pixels_of(inputs: ProbeInputs, spec: ImageSpec) -> FloatArray:
@@ -171,7 +170,7 @@ def _results(arrays: Mapping[str, Any], prefix: str, head: BundleHead, inputs: P
         # Encoders of schema 1 and 2 leave "rows" out, and the tokens that they do not write.
         name = f"{prefix}_rows_{graph}"
         rows[graph] = _array(arrays, name if name in arrays else f"{prefix}_{graph}", np.float32, 2)
-    if f"{prefix}_tokens" not in arrays and head.independent:
+    if "decoder" not in head.graphs:
         return ProbeResults(rows, _no_tokens(inputs))
     return ProbeResults(rows, _array(arrays, f"{prefix}_tokens", np.int64, 2))
 

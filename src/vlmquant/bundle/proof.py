@@ -6,6 +6,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from vlmquant.bundle.load import load_graphs
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.probes import PROBES, ProbeInputs, ProbeResults, Probes, agreement, run_probes
@@ -62,43 +64,46 @@ def prove(
 ) -> Iterator[ProbeRow]:
     """Run the stored probes of `components` on `engine`; where a graph feeds the next they come all.
 
-    The files must have been checked. Each component is timed for about `timed_seconds`, one probe at a time.
+    The files must have been checked. Each component is timed for about `timed_seconds`, one probe at a time. Raises
+    BundleError where the graphs cannot be run, or do not belong to the probes.
     """
-    probes, spec = Probes.load(folder / PROBES, manifest.head), manifest.head.image_spec(folder)
     together = [[name] for name in components] if manifest.head.independent else [list(manifest.components)]
     for names in together:
-        graphs = load_graphs(folder, manifest, dict.fromkeys(names, (engine, arithmetic)), threads)
-        found = _found(manifest.head, graphs, probes, spec, engine)
-        calls = _calls(manifest.head, graphs, probes.inputs.first, spec) if timed_seconds else {}
-        for name in names:
-            row = _row(engine, name, found.rows[name], probes.expected.rows[name], probes.float_expected.rows[name])
-            if name == "decoder":
-                row = replace(row, equal_tokens=found.equal_tokens(probes.expected))
-            yield replace(row, latency_ms=_least_ms(*calls[name], timed_seconds)) if name in calls else row
+        ways = dict.fromkeys(names, (engine, arithmetic))
+        yield from prove_together(folder, manifest, ways, threads=threads, timed_seconds=timed_seconds)
 
 
-def _found(head: BundleHead, graphs: Mapping[str, Run], probes: Probes, spec: ImageSpec, engine: str) -> ProbeResults:
-    """Return what `graphs` make of the probes. Raises BundleError where they cannot be run, or not to such results."""
-    names = ", ".join(graphs)
-    try:
-        found = run_probes(head, graphs, probes.inputs, spec)
-    except VlmQuantError:
-        raise
-    except Exception as error:  # whatever an engine makes of a graph and probes that do not fit
-        raise BundleError(f"{names} cannot be run on {engine}: {' '.join(str(error).split())[:300]}") from error
-    for name in graphs:
-        if found.rows[name].shape != probes.expected.rows[name].shape:
-            raise BundleError(
-                f"{name} on {engine} gives results of shape {found.rows[name].shape}, stored are "
-                f"{probes.expected.rows[name].shape}; they are not of one bundle"
-            )
-    return found
+def prove_together(
+    folder: Path,
+    manifest: Manifest,
+    ways: Mapping[str, tuple[str, Arithmetic]],
+    *,
+    threads: int | None = None,
+    timed_seconds: float = 0.0,
+) -> Iterator[ProbeRow]:
+    """Run the stored probes through the graphs in `ways`, each on the engine and in the arithmetic given there.
+
+    Where they feed each other `ways` must hold all of them; otherwise as `prove`.
+    """
+    probes, spec = Probes.load(folder / PROBES, manifest.head), manifest.head.image_spec(folder)
+    graphs, calls = _noting(load_graphs(folder, manifest, ways, threads))
+    found = _found(manifest.head, graphs, probes, probes.inputs, spec)
+    # An engine's kernels for one row and for several are not the same.
+    count = len(next(iter(found.rows.values()))) if manifest.head.independent else 1
+    alone = [_found(manifest.head, graphs, probes, probes.inputs.only(row), spec) for row in range(count)]
+    for name, (engine, _) in ways.items():
+        stored = [probes.expected.rows[name], probes.float_expected.rows[name]]
+        rows = [found.rows[name], *stored]
+        # Images are the second axis of cross, and what it gave for one of them the decoder was told.
+        if name != "cross":
+            ones = np.concatenate([one.rows[name] for one in alone])
+            rows = [np.concatenate([rows[0], ones]), *(np.concatenate([part, part[: len(ones)]]) for part in stored)]
+        row = replace(_row(engine, name, *rows), latency_ms=_least_ms(*calls[name], timed_seconds))
+        yield replace(row, equal_tokens=found.equal_tokens(probes.expected)) if name == "decoder" else row
 
 
-def _calls(
-    head: BundleHead, graphs: Mapping[str, Run], inputs: ProbeInputs, spec: ImageSpec
-) -> Mapping[str, tuple[Run, tuple[Any, ...]]]:
-    """Return each graph with what it was called with last while it ran `inputs`."""
+def _noting(graphs: Mapping[str, Run]) -> tuple[dict[str, Run], dict[str, tuple[Run, tuple[Any, ...]]]]:
+    """Return `graphs` so that each is noted, under its name, with what it was called with last; and the notes."""
     calls: dict[str, tuple[Run, tuple[Any, ...]]] = {}
 
     def noted(name: str, run: Run) -> Run:
@@ -108,8 +113,27 @@ def _calls(
 
         return call
 
-    run_probes(head, {name: noted(name, run) for name, run in graphs.items()}, inputs, spec)
-    return calls
+    return {name: noted(name, run) for name, run in graphs.items()}, calls
+
+
+def _found(
+    head: BundleHead, graphs: Mapping[str, Run], probes: Probes, inputs: ProbeInputs, spec: ImageSpec
+) -> ProbeResults:
+    """Return what `graphs` make of `inputs`, all or one of those of `probes`."""
+    names = ", ".join(graphs)
+    try:
+        found = run_probes(head, graphs, inputs, spec)
+    except VlmQuantError:
+        raise
+    except Exception as error:  # whatever an engine makes of a graph and probes that do not fit
+        raise BundleError(f"{names} cannot be run: {' '.join(str(error).split())[:300]}") from error
+    for name in graphs:
+        rows, stored = found.rows[name], probes.expected.rows[name]
+        if rows.ndim != 2 or rows.shape[1] != stored.shape[1] or (inputs is probes.inputs and len(rows) != len(stored)):
+            raise BundleError(
+                f"{name} gives results of shape {rows.shape}, stored are {stored.shape}; they are not of one bundle"
+            )
+    return found
 
 
 def _row(engine: str, component: str, found: FloatArray, expected: FloatArray, float_expected: FloatArray) -> ProbeRow:

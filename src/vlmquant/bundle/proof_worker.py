@@ -3,35 +3,45 @@
 JSON lines in, JSON lines out, as `process.answer_requests` does it.
 
     {"command": "prove", "folder": ..., "engine": ..., "arithmetic": ..., "components": [...], "threads": n or null,
-     "timed_seconds": 0.2}   -> {"rows": {component: {"cosine_min": ..., "cosine_mean": ..., "floor": ...,
-     "latency_ms": ...}}}
+     "timed_seconds": 0.2}
+    {"command": "prove_together", "folder": ..., "ways": {graph: [engine, arithmetic]}, "threads": n or null}
+    -> {"rows": {component: {"cosine_min": ..., "cosine_mean": ..., "floor": ..., "latency_ms": ...,
+        "equal_tokens": ...}}}
 
 An exception answers {"error": "Type: message"}.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlmquant.bundle.manifest import Manifest
-from vlmquant.bundle.proof import prove
+from vlmquant.bundle.proof import ProbeRow, prove, prove_together
 from vlmquant.process import answer_requests
+
+TOLD = ("cosine_min", "cosine_mean", "floor", "latency_ms", "equal_tokens")
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Carry out one request."""
+    return {"rows": {row.component: {name: getattr(row, name) for name in TOLD} for row in _rows(request)}}
+
+
+def _rows(request: Mapping[str, Any]) -> Iterator[ProbeRow]:
     folder = Path(request["folder"])
-    rows = prove(
+    manifest = Manifest.read(folder)
+    if request["command"] == "prove_together":
+        ways = {graph: (engine, arithmetic) for graph, (engine, arithmetic) in request["ways"].items()}
+        return prove_together(folder, manifest, ways, threads=request["threads"])
+    return prove(
         folder,
-        Manifest.read(folder),
+        manifest,
         request["engine"],
         request["components"],
         arithmetic=request["arithmetic"],
         threads=request["threads"],
         timed_seconds=request["timed_seconds"],
     )
-    told = ("cosine_min", "cosine_mean", "floor", "latency_ms")
-    return {"rows": {row.component: {name: getattr(row, name) for name in told} for row in rows}}
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ import typer
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.options import AllowPickle, Json, RecipeName, Texts, words
-from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.recipe import get_recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 from vlmquant.text import counted
@@ -39,13 +38,14 @@ def analyze(
     from vlmquant.checkpoints import load_model
     from vlmquant.lab.analysis.run import COMPARED
     from vlmquant.lab.analysis.run import analyze as run
-    from vlmquant.report.analysis import write_analysis
+    from vlmquant.report.analysis import FILES, write_analysis
+    from vlmquant.video.output import OutputFolder
 
     chosen = read_recipe(recipe)
     compared = COMPARED if recipes is None else words(recipes)
     for name in compared:
         get_recipe(name)
-    check_writable(output)
+    OutputFolder(output).check(FILES)
     track = show.tracker(json_output)
     calibration = CalibrationSet.from_files(calibrate, texts, count=images, track=track)
     found = run(load_model(checkpoint, allow_pickle=allow_pickle), calibration, chosen, compared, track)

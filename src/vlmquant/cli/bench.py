@@ -14,7 +14,6 @@ from vlmquant.bench.targets import named_targets, random_targets
 from vlmquant.cli import show
 from vlmquant.cli.options import AllowPickle, Json, RecipeName, Threads
 from vlmquant.errors import ModelError
-from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.recipe import get_recipe
 from vlmquant.text import megabytes
 
@@ -42,7 +41,9 @@ def bench_command(
     batches = tuple(batch or (1, 8))
     check_schedule(batches, rounds, iterations)
     if output is not None:
-        check_writable(output)
+        from vlmquant.video.output import OutputFolder
+
+        OutputFolder(output).check(("bench.json", "bench.png"))
     with ExitStack() as stack:
         targets: BenchTargets
         if random_weights is not None:

@@ -9,7 +9,6 @@ import typer
 from vlmquant.cli import show
 from vlmquant.cli.manifest import print_manifest
 from vlmquant.cli.options import Json
-from vlmquant.files import check_writable
 
 
 def demo(
@@ -20,13 +19,14 @@ def demo(
 ) -> None:
     """Quantize, verify, bench, score and search a video with the bundled model, offline."""
     from vlmquant.demo.page import SUMMARY_COLUMNS, demo_page, summary_rows
-    from vlmquant.demo.run import run_demo
+    from vlmquant.demo.run import FILES, run_demo
     from vlmquant.report.page import write_page
+    from vlmquant.video.output import results
 
     started = time.monotonic()
-    check_writable(output)
     shown = run_demo(output, tell=_nothing if json_output else show.line, track=show.tracker(json_output))
-    page = write_page(output / "index.html", demo_page(shown))
+    with results(output, FILES):
+        page = write_page(output / "index.html", demo_page(shown))
     minutes = (time.monotonic() - started) / 60
     if json_output:
         show.as_json(

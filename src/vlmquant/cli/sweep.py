@@ -11,7 +11,6 @@ from vlmquant.cli import show
 from vlmquant.cli.options import AllowPickle, Calibrate, Json, Texts, Threads, words
 from vlmquant.cli.quantize import check_measures_nothing
 from vlmquant.errors import DataError
-from vlmquant.files import check_writable
 
 if TYPE_CHECKING:
     from vlmquant.lab.sweep.run import Sweep
@@ -48,8 +47,9 @@ def sweep(
     from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, Plan
     from vlmquant.lab.sweep.run import sweep as run
     from vlmquant.limits import available_cores
-    from vlmquant.report.sweep import to_dict, write_sweep
+    from vlmquant.report.sweep import FILES, to_dict, write_sweep
     from vlmquant.tasks.templates import get_templates
+    from vlmquant.video.output import OutputFolder
 
     plan = Plan(
         recipes=DEFAULT_RECIPES if recipes is None else words(recipes),
@@ -61,7 +61,7 @@ def sweep(
     get_templates(templates)
     if calibrate is None:
         check_measures_nothing(precision.recipe for precision in plan.precisions().values())
-    check_writable(output)
+    OutputFolder(output).check(FILES)
     track = show.tracker(json_output)
     calibration = None if calibrate is None else CalibrationSet.from_files(calibrate, texts, count=images, track=track)
     model = load_model(checkpoint, allow_pickle=allow_pickle)

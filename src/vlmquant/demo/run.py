@@ -14,6 +14,7 @@ from vlmquant.models.heads import as_encoder
 from vlmquant.models.spec import Encoder
 from vlmquant.progress import Track
 from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.report.bench_chart import FILES as BENCH_FILES
 from vlmquant.report.bench_chart import write_bench
 from vlmquant.streetworld.dataset import RetrievalSet, ZeroShotSet
 from vlmquant.streetworld.videos import EVENT_NAMES, VideoScript
@@ -23,12 +24,15 @@ from vlmquant.tasks.events import EventScores, score_events
 from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.retrieval import retrieval
 from vlmquant.video.detect import Detection, detect
+from vlmquant.video.output import OutputFolder, results
 from vlmquant.video.write import write_detection
 
 RECIPE = "static-int8"
 SCORED_IMAGES = 500
 VIDEO_SEED = 0
 VIDEO_SECONDS = 40.0
+FILES = ("street.mp4", "index.html", *BENCH_FILES)
+"""What is written beside the bundle and the events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
     `tell` is given the title of each step as it begins, and what the reader must know. Raises what the steps raise.
     """
     model = load_model(streetworld.checkpoint())
+    OutputFolder(output).check(FILES)
     tell("1/5 quantizing the bundled street CLIP to INT8")
     calibration = streetworld.calibration_set(64, track=track)
     folder = quantize_model(
@@ -67,7 +72,7 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
     targets = BenchTargets(bundle=folder, checkpoint=model.folder)
     race = bench(targets, batches=(1,), rounds=6, iterations=20, track=track)
     write_bench(race, output)
-    encoder, original = as_encoder(open_bundle(folder)), model.encoder()
+    encoder, original = as_encoder(open_bundle(folder, track=track)), model.encoder()
     for note in encoder.notes:
         tell(f"warning: {note}")
     tell("4/5 scoring both on held-out images")
@@ -77,7 +82,8 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
     after = _score(encoder, labelled, captioned, track)
     tell("5/5 searching a video for named events")
     script = streetworld.script_video(VIDEO_SEED, seconds=VIDEO_SECONDS, split="test")
-    video = streetworld.write_video(output / "street.mp4", script, track=track)
+    with results(output, FILES):
+        video = streetworld.write_video(output / "street.mp4", script, track=track)
     detection = _search(video, encoder, output, track)
     events = score_events([detection], [streetworld.truth(script)])
     return Shown(

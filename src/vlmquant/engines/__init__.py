@@ -34,6 +34,7 @@ __all__ = [
     "installed_engines",
     "load",
     "load_graph",
+    "safe_arithmetic",
     "this_cpu",
 ]
 
@@ -82,8 +83,11 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether the package can be found; it is not imported."""
-        return find_spec(self.name) is not None
+        """Whether the package can be found; it is not imported. A folder of its name without code is no package."""
+        with suppress(ImportError, ValueError):
+            spec = find_spec(self.name)
+            return spec is not None and spec.origin is not None
+        return False
 
     @property
     def version(self) -> str:
@@ -128,6 +132,11 @@ def load_graph(
 ) -> GraphSession:
     """Load a graph of several inputs and outputs on the engine called `name`; otherwise as `load`."""
     return engine(name).load_graph(path, threads, precision, arithmetic)
+
+
+def safe_arithmetic(name: str, activations: Activations) -> Arithmetic:
+    """Return how the engine called `name` computes a graph so that no sum overflows on any CPU."""
+    return "wide" if (name, activations) == ("onnxruntime", "dynamic") else "float"
 
 
 def installed_engines() -> tuple[str, ...]:

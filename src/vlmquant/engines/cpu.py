@@ -23,7 +23,7 @@ INSTRUCTION_SETS: dict[str, str] = {
 BF16 = frozenset({"avx512_bf16", "amx_bf16", "neon_bf16"})
 # Those that add products of bytes in 32 bits; older x86 adds pairs of them in 16 bits, which can overflow.
 DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "neon_dotprod"})
-X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
+X86 = frozenset({"x86_64", "amd64", "x86", "i386", "i486", "i586", "i686"})
 ARM64 = frozenset({"aarch64", "arm64"})
 
 

@@ -43,11 +43,20 @@ FAST_INT8_FEATURES = frozenset({"avx2", "neon"})
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(int64)": np.dtype(np.int64)}
 _ERRORS_ONLY = 3
 
+# Entries of a session's configuration, each to be "1".
+_ENTRIES: dict[Arithmetic, tuple[str, ...]] = {
+    "integer": (),
+    # Nothing is fused over quantized values, so that every product is one of float32 numbers.
+    "float": ("session.disable_quant_qdq",),
+    # Weights become unsigned, whose kernels widen before they multiply; on CPUs that add pairs in 16 bits, no others.
+    "wide": ("session.disable_quant_qdq", "session.x64quantprecision"),
+}
+
 
 def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer") -> Session:
     """Load the ONNX graph at `path`; `threads` None leaves the number to the engine.
 
-    `arithmetic` "float" reaches what lies between QuantizeLinear and DequantizeLinear, not MatMulInteger.
+    `arithmetic` "float" reaches what lies between QuantizeLinear and DequantizeLinear, not MatMulInteger; "wide" both.
     Raises EngineError when the package or the file is missing, the file is no graph of one input and one output, or
     `precision` is not "f32".
     """
@@ -96,9 +105,8 @@ def _options(threads: int | None, arithmetic: Arithmetic) -> Any:
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = _ERRORS_ONLY
-    if arithmetic == "float":
-        # Nothing is fused over quantized values, so that every product is one of float32 numbers.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    for entry in _ENTRIES[arithmetic]:
+        options.add_session_config_entry(entry, "1")
     return options
 
 

@@ -98,7 +98,7 @@ def _compile(model: Any, path: Path, threads: int | None, precision: str, arithm
     properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         properties["INFERENCE_NUM_THREADS"] = threads
-    if arithmetic == "float":
+    if arithmetic != "integer":
         # Without its low-precision transformations the plugin multiplies float32 numbers, quantized or not.
         properties["LP_TRANSFORMS_MODE"] = "NO"
     try:
@@ -111,7 +111,7 @@ def _read(path: Path) -> Any:
     openvino = _import()
     try:
         return openvino.Core().read_model(path)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise EngineError(f"openvino cannot load {path}: {error}") from error
 
 

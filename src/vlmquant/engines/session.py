@@ -12,9 +12,10 @@ from vlmquant.errors import EngineError
 from vlmquant.models.spec import FloatArray
 
 AnyArray: TypeAlias = NDArray[Any]
-Arithmetic: TypeAlias = Literal["integer", "float"]
-"""How a graph's quantized products are computed: "integer" in the engine's INT8 kernels, or "float": the same integers
-taken as float32 numbers, whose sums overflow nowhere. Slower, and equal but for the order of sums."""
+Arithmetic: TypeAlias = Literal["integer", "float", "wide"]
+"""How a graph's quantized products are computed: "integer" in the engine's INT8 kernels, or so that no sum overflows on
+any CPU: "float", the same integers taken as float32 numbers, or "wide", those of MatMulInteger widened to 16 bits and
+added in 32, the others as in "float". Slower, and equal but for the order of sums."""
 
 
 class Session:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmquant.bundle.manifest import MANIFEST, SCHEMA_VERSION
-from vlmquant.files import cache_folder, digest
+from vlmquant.files import alone, cache_folder, digest
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.models.spec import Head
 from vlmquant.progress import Track
@@ -30,11 +30,14 @@ VIDEO_FRAMES = 64
 def bundle_of(model: "FloatModel", calibrate: "Callable[[], CalibrationSet]", track: Track) -> tuple[Path, bool]:
     """Return the bundle kept of `model`, and whether it was made just now, with what `calibrate` returns."""
     folder = kept_folder(model.identity)
-    if (folder / MANIFEST).is_file():
-        return folder, False
-    from vlmquant.build.build import quantize_model
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Two runs may want the same bundle for the first time: the second waits for what the first makes.
+    with alone(folder.with_name(f"{folder.name}.first"), wait=True):
+        if (folder / MANIFEST).is_file():
+            return folder, False
+        from vlmquant.build.build import quantize_model
 
-    quantize_model(model, get_recipe(RECIPE), calibrate(), folder, track=track)
+        quantize_model(model, get_recipe(RECIPE), calibrate(), folder, track=track)
     return folder, True
 
 

@@ -119,7 +119,7 @@ def open_named(
     """
     runs_on, options = runs_on or RunsOn(), options or GenerationOptions()
     if name is not None and (Path(name) / MANIFEST).is_file():
-        return _bundle(Path(name), head, runs_on, options)
+        return _bundle(Path(name), head, runs_on, options, track)
     notes: tuple[str, ...] = ()
     if name is None:
         name = _bundled(head)
@@ -133,7 +133,7 @@ def open_named(
     model = _loaded(name, head, RunsOn(allow_pickle=runs_on.allow_pickle))
     folder, fresh = bundle_of(model, calibrate, track)
     made = (f"quantized {model.name} on first use; kept in {folder}",) if fresh else ()
-    found = _bundle(folder, head, runs_on, options)
+    found = _bundle(folder, head, runs_on, options, track)
     return replace(found, notes=(*notes, *made, *found.notes))
 
 
@@ -180,7 +180,7 @@ def _bundled(head: Head | None) -> Path:
     return checkpoint(BUNDLED[head])
 
 
-def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: GenerationOptions) -> Opened:
+def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: GenerationOptions, track: Track) -> Opened:
     if runs_on.engine == TORCH:
         raise EngineError(
             f"{str(folder)!r} is a quantized bundle; torch (--float) takes the checkpoint it was made from"
@@ -189,7 +189,9 @@ def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: Generatio
     # What it is for is said before the work of checking it.
     _check_head(str(folder), Manifest.read(folder).head.name, head)
     manifest = checked_bundle(folder)
-    placements = place(folder, manifest, engine=runs_on.engine, threads=runs_on.threads, probe=runs_on.probe)
+    placements = place(
+        folder, manifest, engine=runs_on.engine, threads=runs_on.threads, probe=runs_on.probe, track=track
+    )
     runner = open_placed(folder, manifest, placements, runs_on.threads, options)
     about = facts_of_bundle(folder, manifest)
     facts = {

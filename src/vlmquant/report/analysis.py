@@ -37,6 +37,7 @@ from vlmquant.report.site_charts import (
 )
 from vlmquant.tasks.fidelity import evenly
 from vlmquant.tasks.result import save_json
+from vlmquant.video.output import results
 
 BEHIND_ACTIVATION = "mlp.fc2"
 
@@ -44,14 +45,19 @@ Charts = dict[str, Picture]
 """Pictures by the name of their PNG file, without its ending."""
 
 
+FILES = ("analysis.json", "index.html")
+"""What is written beside the charts."""
+
+
 def write_analysis(folder: Path, found: Analysis) -> list[Path]:
     """Write analysis.json, index.html and every chart as a PNG file into `folder`; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     charts: Charts = {}
     page = analysis_page(found, charts)
-    save_json(folder / "analysis.json", found.to_dict())
-    written = [folder / "analysis.json", write_page(folder / "index.html", page)]
-    return written + [write_whole(folder / f"{name}.png", picture.data) for name, picture in charts.items()]
+    pictures = {f"{name}.png": picture.data for name, picture in charts.items()}
+    with results(folder, [*FILES, *pictures]):
+        save_json(folder / "analysis.json", found.to_dict())
+        written = [folder / "analysis.json", write_page(folder / "index.html", page)]
+        return written + [write_whole(folder / name, data) for name, data in pictures.items()]
 
 
 def analysis_page(found: Analysis, charts: Charts) -> Page:

@@ -10,8 +10,10 @@ from vlmquant.bench.result import BASELINE, BenchResult
 from vlmquant.files import write_whole
 from vlmquant.report.plots import AFTER, BEFORE, QUIET, png
 from vlmquant.text import counted
+from vlmquant.video.output import results
 
 OURS = "bundle-"
+FILES = ("bench.json", "bench.png")
 
 
 def bench_figure(result: BenchResult) -> Figure:
@@ -45,10 +47,10 @@ def bench_png(result: BenchResult) -> bytes:
 
 
 def write_bench(result: BenchResult, folder: Path) -> None:
-    """Write bench.json and the bar chart bench.png into `folder`, made where it is missing. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    result.write(folder / "bench.json")
-    write_whole(folder / "bench.png", bench_png(result))
+    """Write bench.json and the bar chart bench.png into `folder`. Raises DataError where it may not."""
+    with results(folder, FILES):
+        result.write(folder / "bench.json")
+        write_whole(folder / "bench.png", bench_png(result))
 
 
 def _panel(axes: Axes, result: BenchResult, names: list[str], batch: int) -> None:

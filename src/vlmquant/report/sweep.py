@@ -44,6 +44,7 @@ from vlmquant.report.sweep_tables import (
 )
 from vlmquant.tasks.result import save_json
 from vlmquant.text import counted
+from vlmquant.video.output import results
 
 TOLERATED_POINTS = 0.5
 
@@ -56,16 +57,19 @@ class Drawn:
     picture: Picture
 
 
+FILES = ("sweep.json", "sweep.csv", "index.html")
+"""What is written beside the charts."""
+
+
 def write_sweep(folder: Path, found: Sweep) -> list[Path]:
     """Write sweep.json, sweep.csv, index.html and the charts as PNG files into `folder`; return their paths."""
     charts = {metric: draw(found, metric) for metric in headline_metrics(found)}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_json(folder / "sweep.json", to_dict(found))
-    written = [folder / "sweep.json", write_whole(folder / "sweep.csv", to_csv(found))]
-    written.append(write_page(folder / "index.html", sweep_page(found, charts)))
-    for drawn in (one for several in charts.values() for one in several):
-        written.append(write_whole(folder / drawn.name, drawn.picture.data))
-    return written
+    pictures = {drawn.name: drawn.picture.data for several in charts.values() for drawn in several}
+    with results(folder, [*FILES, *pictures]):
+        save_json(folder / "sweep.json", to_dict(found))
+        written = [folder / "sweep.json", write_whole(folder / "sweep.csv", to_csv(found))]
+        written.append(write_page(folder / "index.html", sweep_page(found, charts)))
+        return written + [write_whole(folder / name, data) for name, data in pictures.items()]
 
 
 def to_dict(found: Sweep) -> dict[str, Any]:

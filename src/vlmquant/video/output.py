@@ -125,6 +125,19 @@ class OutputFolder:
 
 
 @contextmanager
+def results(folder: Path, names: Collection[str]) -> Iterator[Path]:
+    """Yield `folder`, made where it is missing, to write the files `names` into, and put down that they are ours.
+
+    Raises DataError as `OutputFolder.check` does, before anything is written.
+    """
+    target = OutputFolder(folder)
+    target.check(names)
+    target.claim(names)
+    yield target.path
+    target.settle()
+
+
+@contextmanager
 def writing(path: Path, so_far: str = "; what was finished beside it is whole") -> Iterator[None]:
     """Turn what goes wrong while `path` is written into a DataError that names it, and says what there is `so_far`."""
     try:

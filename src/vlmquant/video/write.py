@@ -109,7 +109,7 @@ def write_scores(detection: Detection, folder: Path) -> Path:
     return write_whole(folder / "scores.csv", csv_bytes([score_columns(detection.names), *rows]))
 
 
-def score_columns(names: Sequence[str]) -> list[str]:
+def score_columns(names: Sequence[str]) -> list[object]:
     """Return the heading of scores.csv."""
     return ["pts_seconds", *map(cell, names)]
 
