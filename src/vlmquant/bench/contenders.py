@@ -180,7 +180,7 @@ def _torch_tower(path: Path, component: str, threads: int) -> "torch.nn.Module":
     from vlmquant.checkpoints import load_model
 
     torch.set_num_threads(threads)
-    model = load_model(path)
+    model = load_model(path, allow_pickle=True)  # `bench` settled which weights may be opened
     return model.image_tower if component == "image" else model.text_tower
 
 

@@ -15,7 +15,7 @@ from vlmquant.checkpoints import load_model
 
 def export_float(checkpoint: Path, component: str, inputs: Path, output: Path) -> None:
     """Write the tower called `component` as a float32 ONNX graph of any batch size (and, for text, any length)."""
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, allow_pickle=True)  # `bench` settled which weights may be opened
     tower = model.image_tower if component == "image" else model.text_tower
     example = torch.from_numpy(np.load(inputs, allow_pickle=False))
     # torch.export would take a batch of one for a constant.

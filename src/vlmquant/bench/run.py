@@ -21,6 +21,7 @@ from vlmquant.bench.writing import GENERATION
 from vlmquant.bundle.check import checked_bundle
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement import in_words, place
+from vlmquant.checkpoints.weight_files import weight_files
 from vlmquant.errors import BundleError, DataError, EngineError, ModelError, unknown
 from vlmquant.limits import available_cores, check_threads
 from vlmquant.process import WorkerFailed, WorkerProcess, run_program
@@ -55,7 +56,7 @@ def bench(
         folder = Path(name)
         source = targets.bundle or targets.checkpoint
         assert source is not None
-        inputs = write_inputs(source, targets.component, batches, seed, folder)
+        inputs = write_inputs(source, targets.component, batches, seed, folder, allow_pickle=targets.allow_pickle)
         loads, absent = _plan(targets, manifest, inputs, threads, folder, track)
         if not loads:
             raise EngineError(f"no contender can run: {_reasons(absent)}")
@@ -122,6 +123,9 @@ def _auto(
 def _checked_manifest(targets: BenchTargets) -> Manifest | None:
     if targets.checkpoint is not None and not (targets.checkpoint / "config.json").is_file():
         raise ModelError(f"{str(targets.checkpoint)!r} has no config.json; expected a Hugging Face checkpoint folder")
+    if targets.checkpoint is not None:
+        # Contenders open what is found here without asking again.
+        weight_files(targets.checkpoint, targets.allow_pickle)
     if targets.bundle is None:
         return None
     manifest = checked_bundle(targets.bundle)

@@ -19,12 +19,15 @@ COMPONENTS = (*TOWERS, GENERATION)
 class BenchTargets:
     """What to bench: a bundle folder, the folder of the float checkpoint to hold against it, or both; one component.
 
+    `allow_pickle` also reads a checkpoint whose weights are a pickle.
+
     Raises EngineError when both are None and BundleError for a component that does not exist.
     """
 
     bundle: Path | None = None
     checkpoint: Path | None = None
     component: str = "image"
+    allow_pickle: bool = False
 
     def __post_init__(self) -> None:
         if self.bundle is None and self.checkpoint is None:
@@ -48,11 +51,15 @@ def named_targets(
     if (Path(target) / MANIFEST).is_file():
         checkpoint = None if against is None else resolve(against, allow_pickle=allow_pickle)
         usual = "image" if Manifest.read(Path(target)).head.name == "dual-encoder" else GENERATION
-        return BenchTargets(bundle=Path(target), checkpoint=checkpoint, component=component or usual)
+        return BenchTargets(
+            bundle=Path(target), checkpoint=checkpoint, component=component or usual, allow_pickle=allow_pickle
+        )
     if against is not None:
         raise ModelError(f"{target!r} is not a bundle; --against takes the float original of a bundle")
     usual = GENERATION if is_blip(target, allow_pickle=allow_pickle) else "image"
-    return BenchTargets(checkpoint=resolve(target, allow_pickle=allow_pickle), component=component or usual)
+    return BenchTargets(
+        checkpoint=resolve(target, allow_pickle=allow_pickle), component=component or usual, allow_pickle=allow_pickle
+    )
 
 
 def random_targets(

@@ -39,7 +39,7 @@ def float_writer(checkpoint: Path, threads: int) -> tuple[Callable[[AnyArray], o
     from vlmquant.checkpoints import load_blip
 
     torch.set_num_threads(threads)
-    model = load_blip(checkpoint)
+    model = load_blip(checkpoint, allow_pickle=True)  # `bench` settled which weights may be opened
     tensors = {
         tensor.data_ptr(): tensor.numel() * tensor.element_size()
         for graph in model.graphs.values()

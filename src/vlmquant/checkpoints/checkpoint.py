@@ -1,7 +1,6 @@
 """A checkpoint folder as a value: its configuration, its tensors, and the checks they must pass."""
 
 import hashlib
-import json
 import pickle
 import re
 from collections.abc import Collection, Mapping
@@ -14,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from vlmquant.checkpoints.weight_files import weight_files
 from vlmquant.errors import ModelError, unknown
 from vlmquant.models.spec import read_json, refuse_pointer
 
-PICKLE = "pytorch_model.bin"
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the weights in what they pickle."""
 _FOREIGN = re.compile(r"GLOBAL (\S+)")
@@ -69,7 +68,7 @@ class Checkpoint:
     @classmethod
     def open(cls, folder: Path, config: dict[str, Any], allow_pickle: bool) -> "Checkpoint":
         """Read the weights of `folder` beside its `config`. Raises ModelError when a file is missing or broken."""
-        files = _weight_files(folder, allow_pickle)
+        files = weight_files(folder, allow_pickle)
         return cls(folder.resolve(), config, _read_weights(files), _sha256(files), settings_sha256(folder))
 
 
@@ -150,38 +149,6 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
         # transformers' position indices are no part of the state and still on the meta device.
         if isinstance(positions, nn.Embedding):
             part.position_ids = torch.arange(positions.num_embeddings).expand(1, -1)
-
-
-def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return _indexed_files(folder, index)
-    pickles = [folder / PICKLE] if (folder / PICKLE).is_file() else sorted(folder.glob("pytorch_model-*-of-*.bin"))
-    if pickles and not allow_pickle:
-        raise ModelError(
-            f"{folder} has its weights only as a pickle ({pickles[0].name}), which can run code when it is opened; use "
-            "a safetensors checkpoint, or pass allow_pickle (--allow-pickle) if you trust where it came from"
-        )
-    if not pickles:
-        raise ModelError(f"{folder} has no model.safetensors; expected a Hugging Face checkpoint folder with weights")
-    return pickles
-
-
-def _indexed_files(folder: Path, index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} is not an index of weight files; copy it again from the checkpoint") from error
-    # A file of another kind or place must not slip past the ban on pickles.
-    unsafe = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
-    if unsafe:
-        raise ModelError(f"{index} names {', '.join(unsafe)}; expected safetensors files in the same folder")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(f"{folder} lacks the weight files {', '.join(missing)}, which its index names")
-    return [folder / name for name in names]
 
 
 def _read_weights(files: list[Path]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from vlmquant.cli import show
-from vlmquant.cli.options import Engine, Json, Probe, Threads
+from vlmquant.cli.options import AllowPickle, Engine, Json, Probe, Threads
 from vlmquant.errors import DataError, EngineError
 from vlmquant.opening import AUTO, TORCH, RunsOn, open_named
 from vlmquant.opening.first_use import calibration_from_videos
@@ -42,6 +42,7 @@ def detect(
     engine: Engine = "auto",
     threads: Threads = None,
     probe: Probe = True,
+    allow_pickle: AllowPickle = False,
     as_float: Annotated[bool, typer.Option("--float", help="Run a checkpoint unquantized, in torch.")] = False,
     on: Annotated[float | None, typer.Option(help="Probability at which an event starts.")] = None,
     off: Annotated[float | None, typer.Option(help="Probability below which it ends.")] = None,
@@ -81,7 +82,7 @@ def detect(
     opened = open_named(
         model,
         head="dual-encoder",
-        runs_on=RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe),
+        runs_on=RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe, allow_pickle=allow_pickle),
         calibrate=lambda: calibration_from_videos(paths, track),
         track=track,
     )

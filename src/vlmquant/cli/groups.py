@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from vlmquant.cli.options import Engine, Probe, Threads, check_device
+from vlmquant.cli.options import AllowPickle, Engine, Probe, Threads, check_device
 from vlmquant.data.choice import DataChoice
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn
@@ -52,9 +52,10 @@ def runs_on(
             callback=check_device, help="Where a float checkpoint runs: cpu, cuda (a BLIP in float16 there) or auto."
         ),
     ] = "cpu",
+    allow_pickle: AllowPickle = False,
 ) -> RunsOn:
     """Make what says where a model runs."""
-    return RunsOn(engine=engine, threads=threads, probe=probe, device=device)
+    return RunsOn(engine=engine, threads=threads, probe=probe, device=device, allow_pickle=allow_pickle)
 
 
 def data_choice(

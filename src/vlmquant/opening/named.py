@@ -49,13 +49,15 @@ class RunsOn:
 
     `engine` is "auto", "openvino" or "onnxruntime" for a bundle, and "torch" for a float checkpoint, which then is not
     quantized on first use. `threads` are the engine's (its own choice when None), `device` is a checkpoint's: "cpu",
-    "cuda" (a BLIP in float16 there), "cuda:1" or "auto". `probe` False takes a bundle on trust.
+    "cuda" (a BLIP in float16 there), "cuda:1" or "auto". `probe` False takes a bundle on trust. `allow_pickle` also
+    reads a checkpoint whose weights are a pickle.
     """
 
     engine: str = AUTO
     threads: int | None = None
     device: str = "cpu"
     probe: bool = True
+    allow_pickle: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -128,7 +130,7 @@ def open_named(
         found = opened_checkpoint(model, options=options, device=runs_on.device)
         return replace(found, notes=(*notes, f"running {model.name} unquantized ({found.facts['precision']}, torch)"))
     _check_on_cpu(name, runs_on)
-    model = _loaded(name, head, RunsOn())
+    model = _loaded(name, head, RunsOn(allow_pickle=runs_on.allow_pickle))
     folder, fresh = bundle_of(model, calibrate, track)
     made = (f"quantized {model.name} on first use; kept in {folder}",) if fresh else ()
     found = _bundle(folder, head, runs_on, options, track)
@@ -217,7 +219,9 @@ def _loaded(name: str | Path, head: Head | None, runs_on: RunsOn) -> "FloatModel
             f"{str(name)!r} is a float checkpoint, which runs in torch, not on {runs_on.engine!r}; quantize it first"
         )
     # A BLIP is moved when its runner is made, in half the bytes.
-    model = load_checkpoint(name, device="cpu" if is_blip(name) else runs_on.device)
+    pickles = runs_on.allow_pickle
+    device = "cpu" if is_blip(name, allow_pickle=pickles) else runs_on.device
+    model = load_checkpoint(name, allow_pickle=pickles, device=device)
     _check_head(model.name, model.head, head)
     return model
 
