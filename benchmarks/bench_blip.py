@@ -114,7 +114,7 @@ def build_bundle(checkpoint: Path, recipes: dict[str, str], output: Path) -> Non
     from vlmquant.checkpoints import load_blip
     from vlmquant.checkpoints.calibration_set import CalibrationSet
     from vlmquant.models.prompts import BUILTIN_PROMPTS
-    from vlmquant.quantize.recipes.recipe import get_recipe
+    from vlmquant.quantize.recipes.presets import get_recipe
 
     noise = np.random.default_rng(SEED).integers(0, 256, (2, 384, 384, 3), dtype=np.uint8)
     calibration = CalibrationSet(tuple(noise), BUILTIN_PROMPTS, "2 pictures of noise", "")

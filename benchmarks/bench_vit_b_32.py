@@ -21,7 +21,7 @@ from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import bar
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "bench-vit-b-32.json"
 CALIBRATION_IMAGES = 64

@@ -22,7 +22,7 @@ from vlmquant.engines import ENGINES, Cpu, installed_engines
 from vlmquant.errors import BundleError, EngineError, VlmQuantError
 from vlmquant.files import cache_folder
 from vlmquant.models.spec import ImageSpec
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.tasks.subject import open_subject
 

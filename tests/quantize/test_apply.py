@@ -6,7 +6,7 @@ from torch import nn
 
 from vlmquant.errors import CalibrationError
 from vlmquant.quantize.affine import asymmetric_grid
-from vlmquant.quantize.apply import quantize_tower, sites
+from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.calibrate import input_histograms
 from vlmquant.quantize.modules import (
     IntegerEmbedding,
@@ -15,9 +15,11 @@ from vlmquant.quantize.modules import (
     QuantizedPatches,
     linear_per_token,
 )
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize
+from vlmquant.quantize.sites import sites
 from vlmquant.quantize.weights import round_nearest, weight_scales
 
 

@@ -26,7 +26,8 @@ from vlmquant.errors import DataError, unknown
 from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.tasks.answering import METRIC as VQA_ACCURACY
 from vlmquant.tasks.answering import score_answers, write_answers
 from vlmquant.tasks.captioning import score_captions, write_captions

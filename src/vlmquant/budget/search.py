@@ -24,7 +24,8 @@ from vlmquant.data.sets import ImageSet
 from vlmquant.errors import DataError
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components
 from vlmquant.tasks.templates import get_templates
 
 

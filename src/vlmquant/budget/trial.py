@@ -23,7 +23,8 @@ from vlmquant.models.encoder import DualEncoder
 from vlmquant.progress import Track
 from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.damage import Plan, swapped
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.sensitivity import LayerSensitivity, plan_sensitivity
 
 WARM_UP_RUNS, TIMED_RUNS = 3, 15

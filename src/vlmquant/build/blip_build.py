@@ -36,8 +36,9 @@ from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_QUESTIONS
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import multiplications, quantize_by_damage
+from vlmquant.quantize.apply import quantize_by_damage
 from vlmquant.quantize.recipes.recipe import ENDS_IN_8_BITS, Recipe, check_patterns, simulation_only
+from vlmquant.quantize.sites import multiplications
 
 JUDGED = 8
 """So many inputs of a component tell how near the simulation comes to the float model."""

@@ -25,9 +25,10 @@ from vlmquant.models.preprocess import preprocess
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import multiplications, quantize_by_damage
+from vlmquant.quantize.apply import quantize_by_damage
 from vlmquant.quantize.attention import plain_attention
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, check_patterns, simulation_only
+from vlmquant.quantize.sites import multiplications
 
 BATCH = 8
 TOOLS = ("vlmquant", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")

@@ -9,7 +9,7 @@ import typer
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.quantize import Json
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 if TYPE_CHECKING:
     from vlmquant.lab.analysis.run import Analysis

@@ -144,7 +144,7 @@ def open_subject(
     if not (folder / MANIFEST).is_file():
         from vlmquant.build.blip_build import quantize_blip
         from vlmquant.checkpoints.blip_inputs import components_of
-        from vlmquant.quantize.recipes.recipe import get_recipe
+        from vlmquant.quantize.recipes.presets import get_recipe
 
         recipe = get_recipe(FIRST_USE_RECIPE)
         recipes = dict.fromkeys(components_of(float_model), recipe)

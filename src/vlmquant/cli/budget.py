@@ -9,7 +9,8 @@ from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
 from vlmquant.errors import BudgetError, CalibrationError, DataError, RecipeError
 from vlmquant.progress import Track
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from vlmquant.budget.log import SearchLog

@@ -84,7 +84,7 @@ def _run(output: Path, track: Track, quiet: bool) -> Shown:
     from vlmquant import streetworld
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_model
-    from vlmquant.quantize.recipes.recipe import get_recipe
+    from vlmquant.quantize.recipes.presets import get_recipe
     from vlmquant.tasks.events import score_events
 
     model = load_model(streetworld.checkpoint())

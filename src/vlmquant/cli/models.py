@@ -14,7 +14,7 @@ from vlmquant.files import cache_folder
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import Track
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.tasks.protocol import digest
 
 FIRST_USE_RECIPE = "static-int8"

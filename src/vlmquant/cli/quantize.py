@@ -11,7 +11,8 @@ from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.budget import EXIT_CODES, check_size, read_data, recipe_of_size, search_blip_within, search_within
 from vlmquant.errors import DataError, RecipeError
-from vlmquant.quantize.recipes.recipe import COMPONENTS, RECIPES, get_recipe
+from vlmquant.quantize.recipes.presets import RECIPES, get_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmquant.quantize.affine import channel_scales, quantize_rows
-from vlmquant.quantize.rounding import PerHead
+from vlmquant.quantize.rounding import PerHead, TokenFakeQuantize
 from vlmquant.quantize.weights import IntegerWeight
 
 
@@ -163,6 +163,18 @@ class QuantizedPatches(QuantizedConv2d):
         product = self.rounding(patches.flatten(1, 2)) @ dequantize_weight(self.integers, self.scales, 1)
         product = product if self.bias is None else product + self.bias
         return cast(Tensor, product.transpose(1, 2).unflatten(2, (down, right)))
+
+
+def quantized_module(
+    module: nn.Module, weight: IntegerWeight, rounding: nn.Module
+) -> QuantizedLinear | QuantizedConv2d | PerTokenLinear:
+    """Return the Linear or Conv2d `module` with the integers of `weight`, its input rounded by `rounding`."""
+    if isinstance(module, nn.Conv2d):
+        return (QuantizedPatches if reads_patches(module) else QuantizedConv2d)(module, weight, rounding)
+    assert isinstance(module, nn.Linear)
+    if isinstance(rounding, TokenFakeQuantize):
+        return PerTokenLinear(module, weight, rounding.bits)
+    return QuantizedLinear(module, weight, rounding)
 
 
 def reads_patches(module: nn.Module) -> bool:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from vlmquant.metrics.fidelity import rank_agreement
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import plan_tower, sites
+from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.damage import Judge, Plan, cosine_loss
 from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.sites import sites
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from vlmquant.lab.sweep.towers import COMPONENTS, Towers
 from vlmquant.metrics.fidelity import cosines, rank_agreement, top1_agreement
 from vlmquant.metrics.intervals import bootstrap_mean
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import multiplications
 from vlmquant.quantize.recipes.recipe import check_patterns
+from vlmquant.quantize.sites import multiplications
 from vlmquant.tasks.compare import Comparison, compare
 from vlmquant.tasks.evaluate import Encoded, Job, choose_tasks, run_task, unit_rows
 from vlmquant.tasks.fidelity import GALLERY, evenly

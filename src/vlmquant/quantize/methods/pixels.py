@@ -5,11 +5,18 @@ which makes the patch embedding one of the most damaging layers of small CLIPs. 
 moves into the layer's weights and bias, and each byte is its own integer.
 """
 
+import copy
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from vlmquant.checkpoints.clip import ImageTower
 from vlmquant.quantize.affine import Grid
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
+from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.rounding import FakeQuantize
+from vlmquant.quantize.sites import activation_bits, sites
 
 PIXEL_BITS = 8
 
@@ -59,3 +66,15 @@ def read_bytes(tower: nn.Module, name: str) -> Grid:
     layer.weight = nn.Parameter(weight.float(), requires_grad=False)
     layer.bias = nn.Parameter(bias.float(), requires_grad=False)
     return Grid(scale=spec.rescale_factor, zero_point=0, qmin=0, qmax=2**PIXEL_BITS - 1)
+
+
+def _run(draft: Draft, recipe: Recipe, _: Calibration) -> Draft:
+    name = patch_embedding(draft.tower)
+    if name is None or name not in sites(draft.tower, recipe) or activation_bits(recipe, name) != PIXEL_BITS:
+        return draft
+    tower = copy.deepcopy(draft.tower)
+    grid = read_bytes(tower, name)
+    return replace(draft, tower=tower, roundings={**draft.roundings, name: FakeQuantize(grid)})
+
+
+STEP = Step(applies=lambda recipe: recipe.byte_pixels, run=_run)

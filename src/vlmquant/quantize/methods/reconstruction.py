@@ -2,7 +2,7 @@
 
 BRECQ (Li et al. 2021, arXiv 2102.05426): one transformer block at a time, with the blocks before it already quantized,
 minimizes the error of the block's output, weighted with its effect. Here the effect is the gradient of the embedding
-(see `search`), one number per token, of which the root is taken: a handful of tokens would be all that counts
+(see `scales`), one number per token, of which the root is taken: a handful of tokens would be all that counts
 otherwise. Learning starts at GPTQ's integers and rounds straight through (Bengio et al. 2013, arXiv 1308.3432):
 AdaRound's annealed sigmoid (Nagel et al. 2020), which BRECQ uses, takes thousands of steps from nearest rounding to
 where GPTQ begins.
@@ -21,8 +21,11 @@ from torch.nn import functional
 
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.calibrate import check_inputs
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.rounding import round_straight
+from vlmquant.quantize.sites import weight_scheme
 from vlmquant.quantize.weights import IntegerWeight, integer_range, per_column
 
 # From here on rounding errors are too small for a choice to matter.
@@ -255,3 +258,15 @@ def _error(block: nn.Module, block_name: str, matrices: Mapping[str, Tensor], ca
         weights[name] = matrix.reshape(block.get_parameter(name).shape)
     output = cast(Tensor, functional_call(block, weights, call.args, dict(call.keywords)))
     return (call.importance * (output - call.target).square()).mean()
+
+
+def _run(draft: Draft, recipe: Recipe, calibration: Calibration) -> Draft:
+    schemes = {name: weight_scheme(draft.tower, recipe, name) for name in draft.weights}
+    description = f"{calibration.description}: reconstruction"
+    weights = reconstruct(
+        draft.tower, draft.weights, schemes, draft.roundings, calibration.inputs, description, calibration.track
+    )
+    return replace(draft, weights=weights)
+
+
+STEP = Step(applies=lambda recipe: recipe.integer_weights and recipe.weights.rounding == "reconstruction", run=_run)

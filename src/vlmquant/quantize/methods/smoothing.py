@@ -7,8 +7,10 @@ arXiv 2211.10438, eq. 4). One fixed strength wrecks some CLIPs, so each place ge
 does to the final embedding.
 """
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +18,13 @@ from torch import Tensor, nn
 
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.attention import is_attention, is_fused_attention
-from vlmquant.quantize.calibrate import check_inputs, watching
+from vlmquant.quantize.calibrate import check_inputs, histogram_of, watching
+from vlmquant.quantize.methods.ranges import rounding_of
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
+from vlmquant.quantize.modules import quantized_module
+from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.sites import weight_matrix, weight_scheme
+from vlmquant.quantize.weights import round_nearest, weight_scales
 
 STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85)
 # Strengths are compared on so many batches of the calibration set; ranges are still measured on all of it.
@@ -167,3 +175,23 @@ def _inputs_of(tower: nn.Module, site: str, batches: Sequence[Tensor]) -> Tensor
 
 def _frozen(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=False)
+
+
+def _quantized(tower: nn.Module, recipe: Recipe, name: str, linear: nn.Linear, seen: Tensor) -> nn.Module:
+    """Return `linear` quantized for the inputs `seen` alone, or as it is where the recipe keeps it float."""
+    if recipe.keeps_float(name):
+        return linear
+    matrix, scheme = weight_matrix(linear), weight_scheme(tower, recipe, name)
+    weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+    histogram = histogram_of(seen) if recipe.static else None
+    return quantized_module(linear, weight, rounding_of(tower, recipe, name, histogram))
+
+
+def _run(draft: Draft, recipe: Recipe, calibration: Calibration) -> Draft:
+    tower = copy.deepcopy(draft.tower)
+    description = f"{calibration.description}: smoothing"
+    smooth(tower, partial(_quantized, tower, recipe), calibration.inputs, description, calibration.track)
+    return replace(draft, tower=tower)
+
+
+STEP = Step(applies=lambda recipe: recipe.smoothing, run=_run)

@@ -119,8 +119,8 @@ class OutlierHandling:
 
 def check_bits(kind: str, bits: int) -> None:
     """Raise RecipeError for a width that does not exist."""
-    if bits not in BITS:
-        raise RecipeError(f"{kind} bits must be 2 to 8 or 16, got {bits}")
+    if type(bits) is not int or bits not in BITS:
+        raise RecipeError(f"{kind} bits must be 2 to 8 or 16, got {bits!r}")
 
 
 def check_choice(kind: str, value: str, choices: Any) -> None:

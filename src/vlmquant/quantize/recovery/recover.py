@@ -62,7 +62,12 @@ def recover(
     RecipeError for a recipe that rounds no integers, ModelError for a device that is not there.
     """
     settings = settings or RecoverySettings()
-    if recipe.weights.number != "integer":
+    if recipe.steps:
+        raise RecipeError(
+            f"recipe {recipe.name!r} has steps {', '.join(recipe.steps)}, which could move the tuned weights again; "
+            "recover with a recipe without `steps`"
+        )
+    if not recipe.integer_weights:
         raise RecipeError(f"recipe {recipe.name!r} keeps {recipe.weights.number} weights; there is nothing to recover")
     device = usable_device(_device_name(settings.device))
     chosen = check_components(tuple(inputs))

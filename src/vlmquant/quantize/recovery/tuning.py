@@ -19,12 +19,13 @@ from torch.nn import functional
 
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.progress import Track
-from vlmquant.quantize.apply import TOKEN_TABLES, plan_tower, quantize_by_damage
+from vlmquant.quantize.apply import plan_tower, quantize_by_damage
 from vlmquant.quantize.damage import up_to
 from vlmquant.quantize.methods.reconstruction import round_inputs
 from vlmquant.quantize.modules import PerTokenLinear, QuantizedConv2d, QuantizedLinear
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe
 from vlmquant.quantize.rounding import TokenFakeQuantize, round_straight
+from vlmquant.quantize.sites import token_tables
 from vlmquant.quantize.weights import integer_range
 
 # How often, over a run, ranges and scales are measured anew on the weights of the moment.
@@ -76,9 +77,8 @@ class Student:
             ).tower
             self.latent.load_state_dict(smoothed.state_dict())
         self.latent.requires_grad_(True)
-        for name, module in self.latent.named_modules():
-            if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in TOKEN_TABLES:
-                module.requires_grad_(False)
+        for name in token_tables(self.latent):
+            self.latent.get_submodule(name).requires_grad_(False)
         self.latent.to(device)
         self.device = device
         self._skeleton: nn.Module = self.latent

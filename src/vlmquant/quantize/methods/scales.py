@@ -19,10 +19,13 @@ from torch.nn import functional
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.calibrate import check_inputs
 from vlmquant.quantize.damage import up_to
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
 from vlmquant.quantize.methods.twin import SHIFTS
 from vlmquant.quantize.modules import MatMul
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize, TwinFakeQuantize, softmax_twin_grid
+from vlmquant.quantize.sites import matmuls, sites, weight_scheme
 from vlmquant.quantize.weights import round_nearest, weight_scales
 
 # The paper finds 15 candidates enough and a second round to change less than 0.05 points.
@@ -211,3 +214,16 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts))
     height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
     return torch.cat([functional.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in parts])
+
+
+def _run(draft: Draft, recipe: Recipe, calibration: Calibration) -> Draft:
+    tower = draft.tower
+    schemes = {name: weight_scheme(tower, recipe, name) for name in sites(tower, recipe)}
+    names = [*schemes, *matmuls(tower, recipe)]
+    roundings, scales = search_scales(
+        tower, schemes, names, draft.roundings, calibration.inputs, calibration.description, calibration.track
+    )
+    return replace(draft, roundings=roundings, scales={**draft.scales, **scales})
+
+
+STEP = Step(applies=lambda recipe: recipe.search == "hessian", run=_run)
