@@ -122,7 +122,7 @@ def inspect(ref: ImageRef) -> Inspection:
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
     except UnidentifiedImageError:
-        return Inspection("", broken="no image in a format that is known here" if data else "empty file")
+        return Inspection("", broken="not an image in a known format" if data else "empty file")
     except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
         return Inspection("", broken=str(error))
     return Inspection(hashlib.sha256(data).hexdigest())

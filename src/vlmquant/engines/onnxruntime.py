@@ -48,7 +48,7 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
     """Load the ONNX graph at `path`; `threads` None leaves the number to the engine.
 
     `arithmetic` "float" reaches what lies between QuantizeLinear and DequantizeLinear, not MatMulInteger.
-    Raises EngineError when the package or the file is missing, the file is no graph of one input and one output, or
+    Raises EngineError when the package or the file is missing, the file is not a graph of one input and one output, or
     `precision` is not "f32".
     """
     check_request(NAME, path, threads, precision, PRECISIONS)
@@ -59,7 +59,7 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
 def load_graph(
     path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
 ) -> GraphSession:
-    """Load the ONNX graph at `path`, of any number of inputs and outputs; else as `load`."""
+    """Load the ONNX graph at `path`, of any number of inputs and outputs; otherwise as `load`."""
     check_request(NAME, path, threads, precision, PRECISIONS)
     return _as_graph_session(_session(path, _options(threads, arithmetic)))
 

@@ -14,14 +14,14 @@ from vlmquant.models.spec import FloatArray
 AnyArray: TypeAlias = NDArray[Any]
 Arithmetic: TypeAlias = Literal["integer", "float"]
 """How a graph's quantized products are computed: "integer" in the engine's INT8 kernels, or "float": the same integers
-taken as float32 numbers, whose sums overflow nowhere. Slower, and equal but for the order of sums."""
+taken as float32 numbers, whose sums never overflow. Slower, and equal up to the order of sums."""
 
 
 class Session:
     """A graph of one input and one output, loaded by an engine; for one caller at a time.
 
     Call it with the graph's input, (n, ...) of the graph's dtype, n >= 1, and it returns (n, ...) float32.
-    `name` is the engine's name, `threads` how many threads the engine says it uses (None: it does not tell),
+    `name` is the engine's name, `threads` how many threads the engine says it uses (None where it does not say),
     `input_shape` the graph's input with None for axes that may vary.
     Raises EngineError for an input that does not fit and for a call after `close`.
     """

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmquant.quantize.affine import channel_scales, quantize_rows
-from vlmquant.quantize.rounding import PerHead, TokenFakeQuantize
-from vlmquant.quantize.weights import IntegerWeight
+from vlmquant.quantize.recipes.schemes import WeightScheme
+from vlmquant.quantize.rounding import PerHead, TokenFakeQuantize, token_steps
+from vlmquant.quantize.weights import IntegerWeight, round_nearest, weight_scales
 
 
 @torch.library.custom_op("vlmquant::linear_per_token", mutates_args=())
@@ -22,13 +22,9 @@ def linear_per_token(values: Tensor, weight_integers: Tensor, weight_scales: Ten
     Each token (row) is rounded on its own asymmetric grid over [min, max] with zero included, so what a row becomes
     never depends on who shares its batch.
     """
-    qmax = 2**bits - 1
-    low = values.amin(dim=-1, keepdim=True).clamp(max=0)
-    high = values.amax(dim=-1, keepdim=True).clamp(min=0)
-    scale = ((high - low) / qmax).clamp(min=1e-12)
-    zero_point = torch.round(-low / scale)
-    rounded = torch.clamp(torch.round(values / scale) + zero_point, 0, qmax) - zero_point
-    return cast(Tensor, (rounded @ weight_integers.float()) * scale * weight_scales)
+    scale, zero_point = token_steps(values, bits)
+    rounded = torch.clamp(torch.round(values / scale) + zero_point, 0, 2**bits - 1) - zero_point
+    return (rounded @ weight_integers.float()) * scale * weight_scales
 
 
 @linear_per_token.register_fake
@@ -104,6 +100,11 @@ class PerTokenLinear(nn.Module):
         self.register_buffer("scales", torch.from_numpy(weight.scales)[:, 0].contiguous())
         self.bias = linear.bias
         self.activation_bits = activation_bits
+
+    @property
+    def rounding(self) -> nn.Module:
+        """What happens to the input before the multiplication, as a module of its own."""
+        return TokenFakeQuantize(self.activation_bits)
 
     def forward(self, values: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
@@ -217,10 +218,10 @@ class IntegerEmbedding(nn.Module):
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        weight = embedding.weight.detach().numpy()
-        scales = channel_scales(weight, bits=8)
-        self.register_buffer("integers", torch.from_numpy(quantize_rows(weight, scales, bits=8)))
-        self.register_buffer("scales", torch.from_numpy(scales))
+        matrix, scheme = embedding.weight.detach().numpy(), WeightScheme(portable=False)
+        weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+        self.register_buffer("integers", torch.from_numpy(weight.integers))
+        self.register_buffer("scales", torch.from_numpy(weight.scales[:, 0]))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map int64 ids (...) to float32 rows (..., width)."""

@@ -1,10 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fakes import tiny_blip_folder
 from vlmquant.build.export import export_tower
+from vlmquant.checkpoints import load_blip
+from vlmquant.checkpoints.blip_inputs import blip_parts
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import load
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.methods.reconstruction import reconstruct
@@ -91,3 +96,14 @@ def test_learned_integers_export_like_any_others(tower: nn.Module, inputs: list[
     export_tower(result, inputs[0], (0,), tmp_path / "tower.onnx")
     with torch.inference_mode(), load(tmp_path / "tower.onnx", "onnxruntime", None) as session:
         assert torch.allclose(torch.from_numpy(session(inputs[1].numpy())), result(inputs[1]), atol=1e-4)
+
+
+def test_a_blip_decoder_is_learned_like_any_tower(tmp_path: Path) -> None:
+    model = load_blip(tiny_blip_folder(tmp_path / "blip", "captioning"))
+    images = tuple(np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8))
+    decoder = blip_parts(model, CalibrationSet(images, ("a dog",), "noise", "one"), batch=1)[-1]
+    recipe = Recipe(name="x", description="y", weights=FOUR_BITS, activations=None, keep_float=("*layer.1.*",))
+    result = quantize_tower(decoder.tower, recipe, decoder.inputs, "test")
+    with torch.inference_mode():
+        rows = [tower(decoder.inputs[0]) for tower in (result, decoder.tower)]
+    assert nn.functional.cosine_similarity(*rows).min() > 0.9

@@ -22,7 +22,7 @@ from vlmquant.quantize.weights import IntegerWeight, group_size_of, integer_rang
 # Of the mean diagonal, added to it: keeps the Cholesky factor alive where inputs are linearly dependent.
 DAMPING = 0.01
 BLOCK = 128
-# Second moments of a ViT-L/14's layers would take gigabytes at once; so many bytes are gathered per pass.
+# The second moments of all layers of a ViT-L/14 take gigabytes; no pass gathers more bytes than this.
 MOMENT_BYTES = 1 << 30
 
 

@@ -1,6 +1,6 @@
-"""The first layer on the integers that pixels are: its 8-bit grid is theirs, and nothing is rounded.
+"""The first layer reads pixels as the integers they are: its 8-bit grid is theirs, and nothing is rounded.
 
-A normalized pixel is (byte * rescale - mean) / std. On one grid for all three channels it is rounded a second time,
+A normalized pixel is (byte * rescale - mean) / std. One grid for all three channels would round it a second time,
 which makes the patch embedding one of the most damaging layers of small CLIPs. Undone in the graph, the normalization
 moves into the layer's weights and bias, and each byte is its own integer.
 """
@@ -22,7 +22,7 @@ PIXEL_BITS = 8
 
 
 class BytePixels(nn.Module):
-    """Normalized pixels (n, 3, height, width) back to bytes times their rescale factor: [0, 1] as a rule."""
+    """Normalized pixels (n, 3, height, width) back to bytes times their rescale factor, usually in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -38,7 +38,7 @@ class BytePixels(nn.Module):
 
 
 def patch_embedding(tower: nn.Module) -> str | None:
-    """Return the name of the layer of `tower` that reads the pixels, if its weights can take the normalization over.
+    """Return the name of the layer of `tower` that reads the pixels, if its weights can absorb the normalization.
 
     A convolution that pads cannot: it pads with normalized zeros.
     """

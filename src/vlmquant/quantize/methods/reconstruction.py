@@ -2,15 +2,14 @@
 
 BRECQ (Li et al. 2021, arXiv 2102.05426): one transformer block at a time, with the blocks before it already quantized,
 minimizes the error of the block's output, weighted with its effect. Here the effect is the gradient of the embedding
-(see `scales`), one number per token, of which the root is taken: a handful of tokens would be all that counts
-otherwise. Learning starts at GPTQ's integers and rounds straight through (Bengio et al. 2013, arXiv 1308.3432):
-AdaRound's annealed sigmoid (Nagel et al. 2020), which BRECQ uses, takes thousands of steps from nearest rounding to
-where GPTQ begins.
+(see `scales`), one number per token. Its root is taken, as otherwise only a handful of tokens would count. Learning
+starts at GPTQ's integers and rounds straight through (Bengio et al. 2013, arXiv 1308.3432): AdaRound's annealed sigmoid
+(Nagel et al. 2020), which BRECQ uses, takes thousands of steps from nearest rounding to where GPTQ begins.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -20,11 +19,11 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.calibrate import check_inputs
+from vlmquant.quantize.calibrate import check_inputs, trace
 from vlmquant.quantize.methods.step import Calibration, Draft, Step
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
-from vlmquant.quantize.rounding import round_straight
+from vlmquant.quantize.rounding import round_inputs, round_straight
 from vlmquant.quantize.sites import weight_scheme
 from vlmquant.quantize.weights import IntegerWeight, integer_range, per_column
 
@@ -34,7 +33,7 @@ STEPS = 80
 # In units of a weight's scale.
 RATE = 0.003
 MARGIN = 0.49
-# Every so manieth batch judges whether the learning helped and is not learned from, where there are that many.
+# One batch in this many, where there are as many, is not learned from and judges whether the learning helped.
 JUDGE_EVERY = 4
 PROBES = 4
 
@@ -71,7 +70,7 @@ class _LearnedWeight:
         return round_straight(self.position).clamp(self.low, self.high) * self.steps
 
     def chosen(self) -> IntegerWeight:
-        """Return the integers of the moment."""
+        """Return the integers as they are now."""
         integers = torch.round(self.position.detach()).clamp(self.low, self.high)
         return replace(self.start, integers=integers.to(torch.from_numpy(self.start.integers).dtype).numpy())
 
@@ -140,11 +139,10 @@ def _targets(
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for batch in inputs:
-        outputs: dict[str, Tensor] = {}
-        with _after(tower, blocks, outputs):
-            tower.requires_grad_(True)
-            embedding = functional.normalize(tower(batch), dim=-1)
-            tower.requires_grad_(False)
+        tower.requires_grad_(True)
+        _, outputs, embedding = trace(tower, blocks, batch)
+        tower.requires_grad_(False)
+        embedding = functional.normalize(embedding, dim=-1)
         squares = {name: torch.zeros(()) for name in outputs}
         for _ in range(PROBES):
             signs = torch.randint(0, 2, embedding.shape, generator=generator) * 2.0 - 1
@@ -158,24 +156,6 @@ def _targets(
     return found
 
 
-@contextmanager
-def _after(tower: nn.Module, names: Iterable[str], outputs: dict[str, Tensor]) -> Iterator[None]:
-    """Put the output of each named module into `outputs`."""
-
-    def keep(name: str, output: Tensor) -> None:
-        outputs[name] = output
-
-    handles = [
-        tower.get_submodule(name).register_forward_hook(lambda _, args, out, name=name: keep(name, out))
-        for name in names
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _student(tower: nn.Module, weights: Mapping[str, IntegerWeight], roundings: Mapping[str, nn.Module]) -> nn.Module:
     """Return a copy of `tower` with quantized weights, still in its own modules, whose sites round their inputs."""
     student = copy.deepcopy(tower)
@@ -187,11 +167,6 @@ def _student(tower: nn.Module, weights: Mapping[str, IntegerWeight], roundings: 
         if site in roundings:
             round_inputs(student.get_submodule(site), roundings[site])
     return student
-
-
-def round_inputs(module: nn.Module, rounding: nn.Module) -> None:
-    """Let the input of `module` pass through `rounding` first, for good."""
-    module.register_forward_pre_hook(lambda _, args: (rounding(args[0]),))
 
 
 def _set_weight(student: nn.Module, site: str, weight: IntegerWeight) -> None:

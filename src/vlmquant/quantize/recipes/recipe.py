@@ -21,7 +21,7 @@ COMPONENTS = ("image", "text")
 NAMES = ("keep_float", "float_inputs", "steps")
 SWITCHES = ("attention_matmuls", "smoothing", "bias_correction", "twin", "byte_pixels")
 PROJECTION = "*_projection"
-# The first layer sees raw pixels and the last makes the embedding: next to no work, and much harm below 8 bits.
+# The first layer sees raw pixels and the last makes the embedding: little work, and much harm below 8 bits.
 ENDS_IN_8_BITS = (
     SiteBits(pattern="*patch_embedding", weights=8, activations=8),
     SiteBits(pattern=PROJECTION, weights=8, activations=8),
@@ -32,17 +32,23 @@ ENDS_IN_8_BITS = (
 class Recipe:
     """How a float tower becomes a quantized one.
 
-    `activations` None leaves them float (weight-only). `keep_float` holds shell patterns of module names
-    (`*.mlp.fc2`) that stay as they are, `float_inputs` of those whose weights alone become integers, `overrides` gives
-    some sites other bit-widths; the last match counts. `attention_matmuls` quantizes both products inside attention
-    too. `smoothing` moves outlier channels from activations into weights, `outliers` does so, and leaves the worst
-    layers float, only where outliers do damage, `bias_correction` takes the mean error of each output out of its
-    bias, `search` "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin`
-    gives the inputs behind a GELU and a softmax two steps. `byte_pixels` has a CLIP's patch embedding read pixels as
-    the 8-bit integers that they are, exactly, where its activations have 8 bits. The token table, a look-up and no
-    multiplication, is stored as per-row integers of `token_table_bits` whatever the integers of the rest are; None
-    leaves it float. Half-precision weights take it along. `steps` switches on by name those steps of
-    `quantize.methods.STEPS` that have no field of their own here.
+    What is quantized:
+    - `activations` None leaves activations float, so that only weights become integers.
+    - `keep_float` holds shell patterns (`*.mlp.fc2`) of modules that stay as they are, `float_inputs` of those whose
+      weights alone become integers. `overrides` gives some sites other bit-widths; the last match counts.
+    - `attention_matmuls` quantizes both products inside attention too.
+    - `byte_pixels` lets a CLIP's patch embedding read pixels as the bytes that they are, without rounding, where its
+      activations have 8 bits.
+    - `token_table_bits` stores the token table, which is looked up and not multiplied, as integers with one scale per
+      row, whatever the other weights are; None leaves it float. With half-precision weights it is halved as well.
+
+    How the numbers are chosen:
+    - `smoothing` moves outlier channels from activations into weights. `outliers` does so, and leaves the worst layers
+      float, only where outliers do damage.
+    - `search` "hessian" chooses scales by the output error, weighted with its effect on the embedding.
+    - `twin` gives the inputs after a GELU and a softmax two step sizes.
+    - `bias_correction` takes the mean error of each output out of its bias.
+    - `steps` switches on by name those steps of `quantize.methods.STEPS` that have no field here.
     """
 
     name: str
@@ -97,7 +103,7 @@ class Recipe:
 
     @property
     def static(self) -> bool:
-        """Whether activation ranges are fixed ahead."""
+        """Whether activation ranges are fixed in advance."""
         return self.activations is not None and self.activations.ranges == "static"
 
     @property
