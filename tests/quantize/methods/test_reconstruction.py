@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +99,17 @@ def test_learned_integers_export_like_any_others(tower: nn.Module, inputs: list[
         assert torch.allclose(torch.from_numpy(session(inputs[1].numpy())), result(inputs[1]), atol=1e-4)
 
 
-def test_a_blip_decoder_is_learned_like_any_tower(tmp_path: Path) -> None:
-    model = load_blip(tiny_blip_folder(tmp_path / "blip", "captioning"))
+@pytest.mark.parametrize("component", ["question_encoder", "decoder"])
+def test_layers_whose_parts_are_called_one_by_one_are_learned_too(component: str, tmp_path: Path) -> None:
+    model = load_blip(tiny_blip_folder(tmp_path / "blip", "vqa"))
     images = tuple(np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8))
-    decoder = blip_parts(model, CalibrationSet(images, ("a dog",), "noise", "one"), batch=1)[-1]
+    parts = blip_parts(model, CalibrationSet(images, ("a dog", "two cats"), "noise", "two"), batch=1)
+    part = next(part for part in parts if part.component == component)
     recipe = Recipe(name="x", description="y", weights=FOUR_BITS, activations=None, keep_float=("*layer.1.*",))
-    result = quantize_tower(decoder.tower, recipe, decoder.inputs, "test")
+    start = replace(recipe, weights=replace(FOUR_BITS, rounding="gptq"))
+    learned, gptq = (quantize_tower(part.tower, each, part.inputs, "test") for each in (recipe, start))
+    names = [name for name, _ in learned.named_buffers() if ".layer.0." in name and name.endswith("nibbles")]
+    assert any(not torch.equal(learned.get_buffer(name), gptq.get_buffer(name)) for name in names)
     with torch.inference_mode():
-        rows = [tower(decoder.inputs[0]) for tower in (result, decoder.tower)]
+        rows = [tower(part.inputs[0]) for tower in (learned, part.tower)]
     assert nn.functional.cosine_similarity(*rows).min() > 0.9

@@ -55,12 +55,12 @@ class _Call:
 class _LearnedWeight:
     """The weight (rows, columns) of one site in units of its scales, which stay; what is learned is its integers."""
 
-    def __init__(self, weight: Tensor, start: IntegerWeight, scheme: WeightScheme) -> None:
+    def __init__(self, module: nn.Module, start: IntegerWeight, scheme: WeightScheme) -> None:
         self.start = start
         self.steps = torch.from_numpy(per_column(start.scales, start.group_size, start.integers.shape[1]))
         self.low, self.high = integer_range(scheme)
         integers = torch.from_numpy(start.integers).float()
-        position = weight.flatten(1) / self.steps
+        position = module.get_parameter("weight").flatten(1) / self.steps
         # As near to the float weight as rounds to the start: what was nearly rounded the other way flips first.
         nearby = torch.minimum(torch.maximum(position, integers - MARGIN), integers + MARGIN)
         self.position = nearby.detach().requires_grad_(True)
@@ -96,34 +96,36 @@ def reconstruct(
     check_inputs(inputs)
     found = dict(start)
     with torch.inference_mode(False), torch.enable_grad():
-        blocks = _blocks(tower, [name for name in start if schemes[name].bits < LEARNED_BELOW_BITS])
-        if not blocks:
+        learned = [name for name in start if schemes[name].bits < LEARNED_BELOW_BITS]
+        if not learned:
             return found
+        blocks = _blocks(tower, learned, inputs[0])
         targets = _targets(tower, list(blocks), inputs, seed)
         student = _student(tower, start, roundings)
         for block in track(list(targets), description, len(targets)):
             calls = _calls(student, block, inputs, targets.pop(block))
-            weights = {
-                site: _LearnedWeight(tower.get_submodule(site).get_parameter("weight"), start[site], schemes[site])
-                for site in blocks[block]
-            }
+            weights = {s: _LearnedWeight(tower.get_submodule(s), start[s], schemes[s]) for s in blocks[block]}
             for site, weight in _learn(student.get_submodule(block), block, weights, calls, steps).items():
                 found[site] = weight
                 _set_weight(student, site, weight)
     return found
 
 
-def _blocks(tower: nn.Module, sites: Iterable[str]) -> dict[str, list[str]]:
-    """Group sites by the outermost repeated module that holds them; a site outside of any is its own block."""
+def _blocks(tower: nn.Module, sites: Iterable[str], batch: Tensor) -> dict[str, list[str]]:
+    """Group sites by the outermost repeated module that holds them; a site outside of any is its own block.
+
+    So is a site in a module that is never called as a whole: BLIP's text graphs call the parts of their layers.
+    """
     repeated = [
-        f"{name}.{index}"
+        f"{name}.{child}"
         for name, module in tower.named_modules()
-        if isinstance(module, nn.ModuleList | nn.Sequential)
-        for index in range(len(module))
+        if name and isinstance(module, nn.ModuleList | nn.Sequential)
+        for child, _ in module.named_children()
     ]
+    _, outputs, _ = trace(tower, repeated, batch)
     found: dict[str, list[str]] = {}
     for site in sites:
-        block = next((name for name in repeated if site.startswith(f"{name}.")), site)
+        block = next((name for name in repeated if name in outputs and site.startswith(f"{name}.")), site)
         found.setdefault(block, []).append(site)
     return found
 
