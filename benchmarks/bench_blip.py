@@ -29,7 +29,7 @@ from vlmquant.checkpoints.blip_examples import graph_examples
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import engine, installed_engines
 from vlmquant.models.prompts import BUILTIN_PROMPTS
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 ARCHITECTURE, SEED = "BLIP-base-captioning", 0
 DEFAULT_RECIPES = ("vision=static-int8", "decoder=static-int8")

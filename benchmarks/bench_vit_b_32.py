@@ -19,7 +19,7 @@ from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.architectures import random_checkpoint
 from vlmquant.progress import bar
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

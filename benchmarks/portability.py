@@ -36,7 +36,7 @@ from vlmquant.models.preprocess import read_image
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import bar
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 RECIPE = get_recipe("static-int8")
 PROBES, FEW_PROBES = 16, 4

@@ -60,7 +60,7 @@ def tiny_bundle(tiny_checkpoint: Path, calibration: CalibrationSet, tmp_path_fac
     """The static INT8 bundle of `tiny_checkpoint`; do not change it, copy it."""
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_model
-    from vlmquant.quantize.recipes.recipe import get_recipe
+    from vlmquant.quantize.recipes.presets import get_recipe
 
     output = tmp_path_factory.mktemp("bundle") / "tiny"
     return quantize_model(load_model(str(tiny_checkpoint)), get_recipe("static-int8"), calibration, output)

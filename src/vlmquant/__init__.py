@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from vlmquant.errors import VlmQuantError as VlmQuantError
     from vlmquant.models.generate import GenerationOptions as GenerationOptions
     from vlmquant.models.spec import Encoder as Encoder
-    from vlmquant.quantize.recipes.recipe import RECIPES as RECIPES
+    from vlmquant.quantize.recipes.presets import RECIPES as RECIPES
+    from vlmquant.quantize.recipes.presets import get_recipe as get_recipe
     from vlmquant.quantize.recipes.recipe import Recipe as Recipe
-    from vlmquant.quantize.recipes.recipe import get_recipe as get_recipe
     from vlmquant.quantize.sensitivity import layer_sensitivity as layer_sensitivity
     from vlmquant.tasks.classification import zero_shot as zero_shot
     from vlmquant.tasks.retrieval import retrieval as retrieval
@@ -39,11 +39,11 @@ _HOMES = {
     "EventRule": "vlmquant.video.events",
     "GenerationOptions": "vlmquant.models.generate",
     "Manifest": "vlmquant.bundle.manifest",
-    "RECIPES": "vlmquant.quantize.recipes.recipe",
+    "RECIPES": "vlmquant.quantize.recipes.presets",
     "Recipe": "vlmquant.quantize.recipes.recipe",
     "VlmQuantError": "vlmquant.errors",
     "detect": "vlmquant.video.detect",
-    "get_recipe": "vlmquant.quantize.recipes.recipe",
+    "get_recipe": "vlmquant.quantize.recipes.presets",
     "layer_sensitivity": "vlmquant.quantize.sensitivity",
     "load_blip": "vlmquant.checkpoints",
     "load_model": "vlmquant.checkpoints",

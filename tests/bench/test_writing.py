@@ -12,7 +12,7 @@ from vlmquant.bench.writing import GENERATION, TOKENS
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints import load_blip
 from vlmquant.errors import BundleError
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 
 @pytest.fixture(scope="module")

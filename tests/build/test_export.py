@@ -15,7 +15,8 @@ from vlmquant.checkpoints import load_model
 from vlmquant.engines import engine, installed_engines, load
 from vlmquant.errors import RecipeError
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 
 GROUPS = Recipe(

@@ -13,7 +13,8 @@ from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.engines import installed_engines
 from vlmquant.errors import RecipeError
-from vlmquant.quantize.recipes.recipe import RECIPES, get_recipe, simulation_only
+from vlmquant.quantize.recipes.presets import RECIPES, get_recipe
+from vlmquant.quantize.recipes.recipe import simulation_only
 
 # Exporting takes as long as there are layers; one block holds every kind of them.
 ONE_BLOCK = clip_config(

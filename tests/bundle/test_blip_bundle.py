@@ -22,7 +22,7 @@ from vlmquant.engines import Cpu, installed_engines
 from vlmquant.errors import BundleError, CalibrationError, RecipeError
 from vlmquant.models.blip_runner import BlipKind
 from vlmquant.models.generate import GenerationOptions
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 RECIPES: dict[BlipKind, dict[str, str]] = {
     "captioning": {"vision": "static-int8", "decoder": "static-int8"},

@@ -13,7 +13,7 @@ from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import installed_engines
 from vlmquant.errors import BundleError, CalibrationError, RecipeError
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 ENGINES = installed_engines()
 VOCABULARY = 640  # of fakes.TINY

@@ -25,7 +25,7 @@ from vlmquant.errors import BundleError, EngineError, VlmQuantError
 from vlmquant.files import cache_folder
 from vlmquant.models.spec import ImageSpec
 from vlmquant.opening import open_named
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 
 OLD = Cpu("an old one", "x86_64", frozenset({"sse4_1", "avx2"}))

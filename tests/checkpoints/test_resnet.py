@@ -20,7 +20,7 @@ from vlmquant.checkpoints.resnet import StoredTensor
 from vlmquant.engines import installed_engines
 from vlmquant.errors import ModelError
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.rounding import FakeQuantize
 
 TINY_RESNET = resnet_config(

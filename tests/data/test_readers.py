@@ -258,7 +258,7 @@ def test_binary_cifar(tmp_path: Path) -> None:
 
 
 def test_what_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no data set that can be read; expected webdataset shards"):
+    with pytest.raises(DataError, match="is not a data set that can be read; expected webdataset shards"):
         read(tmp_path)
     with pytest.raises(DataError, match="is not a folder"):
         read(tmp_path / "nowhere")

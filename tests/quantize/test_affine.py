@@ -6,11 +6,9 @@ from hypothesis import strategies as st
 from vlmquant.quantize.affine import (
     Grid,
     asymmetric_grid,
-    channel_scales,
     dequantize,
     fake_quantize,
     quantize,
-    quantize_rows,
 )
 
 finite = st.floats(-1e4, 1e4, width=32)
@@ -27,18 +25,6 @@ def test_asymmetric_grid_by_hand() -> None:
 def test_rounding_is_half_to_even_as_in_onnx() -> None:
     grid = Grid(scale=1.0, zero_point=0, qmin=-8, qmax=7)
     assert quantize(np.array([0.5, 1.5, 2.5, -0.5]), grid).tolist() == [0, 2, 2, 0]
-
-
-def test_weights_are_rounded_row_by_row() -> None:
-    weight = np.array([[1.0, -0.5], [100.0, 50.0]], dtype=np.float32)
-    scales = channel_scales(weight, bits=8)
-    assert scales == pytest.approx([1 / 127, 100 / 127])
-    assert quantize_rows(weight, scales, bits=8).tolist() == [[127, -64], [127, 64]]
-
-
-def test_a_row_of_zeros_stays_zero() -> None:
-    weight = np.zeros((1, 4), dtype=np.float32)
-    assert quantize_rows(weight, channel_scales(weight, 8), 8).tolist() == [[0, 0, 0, 0]]
 
 
 @given(finite, finite, st.integers(2, 8), st.lists(finite, min_size=1, max_size=20))

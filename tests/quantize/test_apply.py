@@ -1,12 +1,14 @@
 import copy
+import hashlib
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from vlmquant.errors import CalibrationError
 from vlmquant.quantize.affine import asymmetric_grid
-from vlmquant.quantize.apply import quantize_tower, sites
+from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.calibrate import input_histograms
 from vlmquant.quantize.modules import (
     IntegerEmbedding,
@@ -15,9 +17,11 @@ from vlmquant.quantize.modules import (
     QuantizedPatches,
     linear_per_token,
 )
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize
+from vlmquant.quantize.sites import sites
 from vlmquant.quantize.weights import round_nearest, weight_scales
 
 
@@ -81,6 +85,27 @@ def test_the_result_is_a_new_close_model_and_the_float_one_is_untouched(
     assert all(torch.equal(before[key], value) for key, value in toy.state_dict().items())
     expected = (QuantizedPatches, QuantizedLinear) if name == "static-int8" else (nn.Conv2d, PerTokenLinear)
     assert (type(result.conv), type(result.first)) == expected
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("int8-weights", "05183d19e361c790"),
+        ("dynamic-int8", "68fc53cb93f311f5"),
+        ("torch-dynamic", "f283465ffcc74664"),
+        ("vanilla-w4a4", "a4cd59ffb8028ad6"),
+    ],
+)
+def test_presets_make_the_integers_that_they_always_made(preset: str, expected: str) -> None:
+    """Weights that are multiples of 2^-12, scaled and rounded by single operations: the same on every CPU."""
+    random = np.random.default_rng(0)
+    tower = nn.Sequential(nn.Linear(64, 48), nn.Linear(48, 32)).requires_grad_(False)
+    for layer in tower:
+        numbers = random.integers(-4000, 4000, tuple(layer.weight.shape))
+        layer.weight.copy_(torch.from_numpy(numbers.astype(np.float32) / 4096))
+    result = quantize_tower(tower, get_recipe(preset), [torch.zeros(1, 64)], "test")
+    stored = [buffer for name, buffer in result.named_buffers() if name.endswith(("integers", "nibbles"))]
+    assert hashlib.sha256(b"".join(buffer.numpy().tobytes() for buffer in stored)).hexdigest()[:16] == expected
 
 
 def test_static_linear_equals_integer_arithmetic_by_hand() -> None:

@@ -9,7 +9,8 @@ from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import RecipeError
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe, simulation_only
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe, simulation_only
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize, PerHead, TwinFakeQuantize
 

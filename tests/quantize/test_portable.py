@@ -8,7 +8,8 @@ from torch import nn
 from saturation import saturating_product
 from vlmquant.quantize.methods.gptq import round_gptq
 from vlmquant.quantize.portable import LARGEST_PAIR, largest_pairs, within_pairs
-from vlmquant.quantize.recipes.recipe import RECIPES, get_recipe, simulation_only
+from vlmquant.quantize.recipes.presets import RECIPES, get_recipe
+from vlmquant.quantize.recipes.recipe import simulation_only
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.weights import round_nearest, weight_scales
 

@@ -4,7 +4,7 @@ from torch import nn
 from transformers.activations import QuickGELUActivation
 
 from vlmquant.quantize.apply import quantize_tower
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.rounding import TwinFakeQuantize, activation_minimum, gelu_twin_grid, softmax_twin_grid
 
 

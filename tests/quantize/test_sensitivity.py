@@ -10,10 +10,12 @@ from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import RecipeError
 from vlmquant.lab.stress import stressed
-from vlmquant.quantize.apply import quantize_by_damage, sites
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.apply import quantize_by_damage
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import OutlierHandling, WeightScheme
 from vlmquant.quantize.sensitivity import layer_sensitivity, site_macs
+from vlmquant.quantize.sites import sites
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,12 @@ def test_bytes_are_those_of_integers_and_scales(model: ClipModel, pixels: list[T
     four = layer_sensitivity(model.image_tower, get_recipe("w4a8"), pixels, "test")
     layer = next(layer for layer in four if layer.site.endswith("mlp.fc1"))
     assert (layer.float_bytes, layer.weight_bytes) == (4 * 32 * 128, 32 * 128 // 2 + 4 * 128)
+
+
+def test_half_precision_does_next_to_no_harm(model: ClipModel, pixels: list[Tensor]) -> None:
+    found = layer_sensitivity(model.image_tower, get_recipe("fp16"), pixels, "test")
+    assert {layer.site for layer in found} == set(sites(model.image_tower, get_recipe("fp16")))
+    assert all(layer.cosine_loss < 1e-5 and 2 * layer.weight_bytes == layer.float_bytes for layer in found)
 
 
 def test_the_layers_that_were_made_hard_are_the_worst(hard: ClipModel, pixels: list[Tensor]) -> None:

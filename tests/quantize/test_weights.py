@@ -17,6 +17,14 @@ def test_groups_have_their_own_scales_and_the_last_may_be_shorter() -> None:
     assert rounded.dequantized()[0, [0, 1, 16, 17]].tolist() == [1.0, -7.0, 70.0, 40.0]
 
 
+def test_weights_are_rounded_row_by_row() -> None:
+    scheme = WeightScheme(portable=False)
+    weight = np.array([[1.0, -0.5], [100.0, 50.0], [0.0, 0.0]], dtype=np.float32)
+    scales = weight_scales(weight, scheme)
+    assert scales[:2, 0] == pytest.approx([1 / 127, 100 / 127])
+    assert round_nearest(weight, scales, scheme).integers.tolist() == [[127, -64], [127, 64], [0, 0]]
+
+
 def test_one_scale_per_tensor_is_torchs() -> None:
     scheme = WeightScheme(granularity="tensor", portable=False)
     weight = np.array([[2.0, -0.5], [0.1, -1.0]], dtype=np.float32)

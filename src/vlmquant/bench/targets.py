@@ -74,7 +74,7 @@ def random_targets(
     from vlmquant.checkpoints.architectures import random_checkpoint
     from vlmquant.checkpoints.calibration_set import CalibrationSet
     from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
-    from vlmquant.quantize.recipes.recipe import get_recipe
+    from vlmquant.quantize.recipes.presets import get_recipe
 
     chosen = get_recipe(recipe)
     checkpoint = folder / architecture

@@ -19,7 +19,8 @@ from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import as_writer
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 
 MIXES: Mapping[str, tuple[str, str]] = {
     "static-int8": ("static-int8", "static-int8"),

@@ -27,7 +27,8 @@ from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.damage import Plan, swapped
-from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe
 from vlmquant.quantize.sensitivity import LayerSensitivity, plan_sensitivity
 from vlmquant.tasks.templates import get_templates
 

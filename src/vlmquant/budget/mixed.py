@@ -19,10 +19,11 @@ from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.errors import BudgetError
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import TOKEN_TABLES, sites
-from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components
 from vlmquant.quantize.recipes.schemes import SiteBits, WeightScheme
 from vlmquant.quantize.sensitivity import LayerSensitivity, layer_sensitivity
+from vlmquant.quantize.sites import sites, token_tables
 
 GRAPH_BYTES = 1_000_000
 """What a component's graph, and its share of the probes, may take beside the weights; the bundle is checked after."""
@@ -116,8 +117,8 @@ def bytes_in_8_bits(model: ClipModel, components: Sequence[str]) -> int:
         tower = model.graphs[component]
         total += GRAPH_BYTES + sum(4 * parameter.numel() for parameter in tower.parameters())
         if component in components:
-            narrowed = [tower.get_submodule(name).get_parameter("weight") for name in sites(tower, get_recipe("w4a8"))]
-            narrowed += [m.get_parameter("weight") for name, m in tower.named_modules() if name.endswith(TOKEN_TABLES)]
+            names = (*sites(tower, get_recipe("w4a8")), *token_tables(tower))
+            narrowed = [tower.get_submodule(name).get_parameter("weight") for name in names]
             # From four bytes to one, and a float32 scale a row.
             total -= sum(3 * weight.numel() - 4 * len(weight) for weight in narrowed)
     return total

@@ -26,7 +26,8 @@ from vlmquant.data.sets import ImageSet
 from vlmquant.errors import RecipeError
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_components
 
 
 def quantize_within_budget(

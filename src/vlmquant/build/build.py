@@ -17,8 +17,9 @@ from vlmquant.checkpoints.part import Preparation
 from vlmquant.errors import BundleError, CalibrationError, RecipeError, unknown
 from vlmquant.files import new_folder
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import multiplications, quantize_by_damage
+from vlmquant.quantize.apply import quantize_by_damage
 from vlmquant.quantize.recipes.recipe import Recipe, check_patterns, simulation_only
+from vlmquant.quantize.sites import multiplications
 
 
 def quantize_model(

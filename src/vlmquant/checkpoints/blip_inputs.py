@@ -95,7 +95,8 @@ def _parts(model: "BlipModel", calibration: CalibrationSet, track: Track) -> lis
     pixels = [torch.from_numpy(preprocess(image, model.image_spec)) for image in calibration.images]
     batches = [torch.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
     seen: list[Tensor] = []
-    with torch.inference_mode():
+    # Not `inference_mode`: methods that learn run gradients through what reads these inputs.
+    with torch.no_grad():
         for stacked in track(batches, "Looking at calibration images", len(batches)):
             seen += model.graphs["vision"](stacked).split(1)
     inputs = {"vision": [Batch((stacked,)) for stacked in batches]}
@@ -106,7 +107,7 @@ def _parts(model: "BlipModel", calibration: CalibrationSet, track: Track) -> lis
         inputs["matcher"] = [Batch(pair) for pair in pairs]
     elif model.kind == "vqa":
         inputs["question_encoder"] = [Batch(pair) for pair in pairs]
-        with torch.inference_mode():
+        with torch.no_grad():
             questions = [model.graphs["question_encoder"](*pair) for pair in pairs]
         inputs["decoder"] = _own_texts(model, questions, track)
     else:

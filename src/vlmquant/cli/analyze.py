@@ -9,7 +9,7 @@ import typer
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.options import AllowPickle, Json, RecipeName, Texts, words
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 from vlmquant.text import counted
 

@@ -14,7 +14,7 @@ from vlmquant.bench.targets import named_targets, random_targets
 from vlmquant.cli import show
 from vlmquant.cli.options import AllowPickle, Json, RecipeName, Threads
 from vlmquant.errors import ModelError
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.text import megabytes
 
 

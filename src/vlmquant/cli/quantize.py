@@ -14,7 +14,8 @@ from vlmquant.cli.manifest import print_bundle
 from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.files import check_writable
-from vlmquant.quantize.recipes.recipe import RECIPES, Recipe
+from vlmquant.quantize.recipes.presets import RECIPES
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 from vlmquant.text import counted
 

@@ -99,7 +99,7 @@ def _read_folder(path: Path, max_problem_share: float, track: Track) -> ImageSet
     if flat and not below:
         return read_flat_folder(path, max_problem_share=max_problem_share, track=track)
     if not below:
-        raise DataError(f"{path} is no data set that can be read; expected {_KNOWN}")
+        raise DataError(f"{path} is not a data set that can be read; expected {_KNOWN}")
     if flat:
         raise DataError(
             f"{path} has images beside class folders ({flat[0].name}, {below[0].name}/); move one of them away"

@@ -121,7 +121,7 @@ def screen(
     """Keep the records whose id is new and whose picture opens, and name the others.
 
     `problems` are those that the reader met already. Raises DataError when nothing is left, or when more than
-    `max_problem_share` (0 to 1) of all entries have a problem: a score over the rest would be of another data set.
+    `max_problem_share` (0 to 1) of all entries have a problem: a score over the rest describes a different data set.
     """
     if not 0 <= max_problem_share <= 1:
         raise DataError(f"max_problem_share must be between 0 and 1, got {max_problem_share}")

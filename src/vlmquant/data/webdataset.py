@@ -28,8 +28,8 @@ def read_webdataset(
 ) -> LabelledImages:
     """Read image + `.cls` samples (an integer as text) of `folder/split/*.tar`, names from `folder/classnames.txt`.
 
-    Where `nshards.txt` is present, exactly that many shards must be. A sample without a picture or a label, or with a
-    label beyond the class names, is a problem with a name. Raises DataError when the layout is another.
+    Where `nshards.txt` is present, there must be exactly that many shards. A sample without a picture or a label, or
+    with a label beyond the class names, is reported by name. Raises DataError when the layout is different.
     """
     names = read_lines(folder / "classnames.txt")
     problems: list[Problem] = []

@@ -13,7 +13,7 @@ from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.heads import as_encoder
 from vlmquant.models.spec import Encoder
 from vlmquant.progress import Track
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.report.bench_chart import FILES as BENCH_FILES
 from vlmquant.report.bench_chart import write_bench
 from vlmquant.streetworld.dataset import RetrievalSet, ZeroShotSet

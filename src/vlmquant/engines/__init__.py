@@ -91,7 +91,7 @@ class Engine:
 
     @property
     def version(self) -> str:
-        """The version of what is installed, "unknown" where it does not tell.
+        """The version of what is installed, "unknown" where it does not say.
 
         A package may come under another name: onnxruntime-gpu holds onnxruntime.
         """

@@ -16,7 +16,7 @@ class Layer:
     """One multiplication of the executed graph: Linear, convolution or attention MatMul.
 
     `macs`: multiply-accumulates for the example that was run. `implementation` is the engine's own name for what
-    executed it (jit_gemm_I8, QLinearMatMul), "unknown" where the engine does not tell. `fast` is False for a reference
+    executed it (jit_gemm_I8, QLinearMatMul), "unknown" where the engine does not say. `fast` is False for a reference
     or emulated implementation, which makes integers no faster than float; each engine's table says which those are.
     """
 

@@ -1,4 +1,4 @@
-"""What this CPU can multiply: the instruction sets that decide how fast, and whether rightly, INT8 runs."""
+"""What this CPU can multiply: the instruction sets that decide how fast INT8 runs, and whether its sums are exact."""
 
 import platform
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ ARM64 = frozenset({"aarch64", "arm64"})
 class Cpu:
     """A CPU: `model` as it calls itself, `machine` (x86_64, arm64, ...) and its instruction sets.
 
-    `features` holds names of `INSTRUCTION_SETS`; None means that the system does not tell.
+    `features` holds names of `INSTRUCTION_SETS`; None where the system does not say.
     """
 
     model: str

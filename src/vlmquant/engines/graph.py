@@ -38,7 +38,7 @@ class GraphSession:
 
     Call it with one array per input, in the graph's order, and it returns one float32 array per output. Inputs are
     read where they lie, without a copy, so large ones that stay the same from call to call cost nothing.
-    `name` is the engine's name, `threads` how many threads the engine says it uses (None: it does not tell).
+    `name` is the engine's name, `threads` how many threads the engine says it uses (None where it does not say).
     Raises EngineError for inputs that do not fit and for a call after `close`.
     """
 

@@ -68,7 +68,7 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
 def load_graph(
     path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
 ) -> GraphSession:
-    """Load the ONNX graph at `path`, of any number of inputs and outputs; else as `load`."""
+    """Load the ONNX graph at `path`, of any number of inputs and outputs; otherwise as `load`."""
     check_request(NAME, path, threads, precision, PRECISIONS)
     return _as_graph_session(_session(path, _options(threads, arithmetic)))
 

@@ -19,7 +19,7 @@ PRECISIONS = ("f32", "bf16")
 INTEGERS = frozenset({"i8", "u8", "i4", "u4"})
 MULTIPLYING_KERNELS = frozenset({"Convolution", "FullyConnected", "MatMul", "ScaledDotProductAttention", "Subgraph"})
 
-# What the names of slow implementations contain: with them integers are no faster than float.
+# Parts of the names of slow implementations, in which integers are no faster than float.
 SLOW_IMPLEMENTATIONS = (
     # Plain loops, for what no other implementation can do: ref_I8, ref_any_I8.
     "ref",
@@ -41,7 +41,7 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
     """Load the ONNX graph at `path`; `threads` None leaves the number to the engine.
 
     Float layers compute in `precision`, "f32" or "bf16": on CPUs with BF16 OpenVINO would take that unasked.
-    Raises EngineError when the package or the file is missing, the file is no graph of one input and one output, or
+    Raises EngineError when the package or the file is missing, the file is not a graph of one input and one output, or
     `precision` is another.
     """
     check_request(NAME, path, threads, precision, PRECISIONS)
@@ -52,7 +52,7 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
 def load_graph(
     path: Path, threads: int | None, precision: str = "f32", arithmetic: Arithmetic = "integer"
 ) -> GraphSession:
-    """Load the ONNX graph at `path`, of any number of inputs and outputs; else as `load`."""
+    """Load the ONNX graph at `path`, of any number of inputs and outputs; otherwise as `load`."""
     check_request(NAME, path, threads, precision, PRECISIONS)
     model = _read(path)
     return _as_graph_session(model, _compile(model, path, threads, precision, arithmetic))
@@ -126,7 +126,7 @@ def _as_session(model: Any, compiled: Any, path: Path) -> Session:
 
     def run(array: AnyArray) -> AnyArray:
         request.infer([array], share_inputs=True)
-        # The engine writes its next result into the same memory, so the caller gets his own.
+        # The engine writes its next result into the same memory, so the caller gets a copy.
         return np.array(request.get_output_tensor().data)
 
     shape = model.inputs[0].get_partial_shape()
@@ -144,7 +144,7 @@ def _as_graph_session(model: Any, compiled: Any) -> GraphSession:
 
     def run(arrays: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
         request.infer(list(arrays), share_inputs=True)
-        # The engine writes its next results into the same memory, so the caller gets his own.
+        # The engine writes its next results into the same memory, so the caller gets copies.
         return tuple(np.array(tensor.data) for tensor in request.output_tensors)
 
     return GraphSession(

@@ -22,7 +22,7 @@ class Session:
     """A graph of one input and one output, loaded by an engine; for one caller at a time.
 
     Call it with the graph's input, (n, ...) of the graph's dtype, n >= 1, and it returns (n, ...) float32.
-    `name` is the engine's name, `threads` how many threads the engine says it uses (None: it does not tell),
+    `name` is the engine's name, `threads` how many threads the engine says it uses (None where it does not say),
     `input_shape` the graph's input with None for axes that may vary.
     Raises EngineError for an input that does not fit and for a call after `close`.
     """

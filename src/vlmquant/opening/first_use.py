@@ -10,7 +10,7 @@ from vlmquant.files import alone, cache_folder, digest
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.models.spec import Head
 from vlmquant.progress import Track
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 if TYPE_CHECKING:
     from vlmquant.checkpoints.calibration_set import CalibrationSet

@@ -66,16 +66,3 @@ def dequantize(integers: Integers, grid: Grid) -> NDArray[np.float32]:
 def fake_quantize(values: Floats, grid: Grid) -> NDArray[np.float32]:
     """Round `values` to the nearest numbers of `grid`, same shape, float32."""
     return dequantize(quantize(values, grid), grid)
-
-
-def channel_scales(weight: Floats, bits: int) -> NDArray[np.float32]:
-    """Return one symmetric scale per row of `weight` (rows, ...) from its largest magnitude; (rows,) float32."""
-    magnitude = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
-    return np.asarray(np.maximum(magnitude / (2 ** (bits - 1) - 1), SMALLEST_SCALE), dtype=np.float32)
-
-
-def quantize_rows(weight: Floats, scales: NDArray[np.float32], bits: int) -> NDArray[np.int8]:
-    """Round each row of `weight` (rows, ...) on its own symmetric scale; same shape, int8, in [-qmax, qmax]."""
-    qmax = 2 ** (bits - 1) - 1
-    columns = scales.reshape(-1, *[1] * (weight.ndim - 1))
-    return np.clip(np.rint(weight / columns), -qmax, qmax).astype(np.int8)

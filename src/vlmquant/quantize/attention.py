@@ -38,7 +38,7 @@ def make_attention_explicit(tower: nn.Module, *, per_head: bool = False) -> None
 
 @contextmanager
 def plain_attention(tower: nn.Module) -> Iterator[None]:
-    """Let transformers' attention blocks of `tower` multiply, mask and normalize in so many words, inside a `with`.
+    """Let transformers' attention blocks of `tower` multiply, mask and normalize step by step, inside a `with`.
 
     It is for exporting: torch's fused attention comes out as a graph that scales queries and keys apart, transposes
     keys twice and makes a causal mask for every block. Blocks with their products as modules stay as they are.

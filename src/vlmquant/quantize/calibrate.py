@@ -14,6 +14,7 @@ from vlmquant.progress import Track, silent
 from vlmquant.quantize.observe import HISTOGRAM_BINS, Histogram
 
 Visit = Callable[[str, Tensor], None]
+VisitOutput = Callable[[str, tuple[Tensor, ...], Tensor], None]
 
 
 def input_histograms(
@@ -61,32 +62,14 @@ def second_moments(
     description: str,
     track: Track = silent,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of x x^T, (in, in), over the rows x of the rounded input of each module named in `roundings`.
+    """Return the mean of x x^T, (in, in), over the rows x of the rounded input of each module named in `roundings`."""
 
-    Those of a Linear are its input's rows, those of a Conv2d what its kernel lies on at each place, channel by channel.
-    """
-    check_inputs(inputs)
-    sums: dict[str, Tensor] = {}
-    rows = dict.fromkeys(roundings, 0)
+    def squares(site: str, values: Tensor) -> tuple[Tensor, int]:
+        rows = rows_of(tower.get_submodule(site), roundings[site](values))
+        return rows.T @ rows, len(rows)
 
-    def add(site: str, values: Tensor) -> None:
-        seen = _rows(tower.get_submodule(site), roundings[site](values))
-        product = seen.T @ seen
-        sums[site] = sums[site] + product if site in sums else product
-        rows[site] += len(seen)
-
-    for batch in track(inputs, description, len(inputs)):
-        with torch.inference_mode(), watching(tower, list(roundings), add):
-            tower(batch)
-    return {site: (total / rows[site]).double().numpy() for site, total in sums.items()}
-
-
-def _rows(module: nn.Module, values: Tensor) -> Tensor:
-    if not isinstance(module, nn.Conv2d):
-        return values.flatten(0, -2)
-    assert isinstance(module.padding, tuple)
-    patches = functional.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)
-    return patches.transpose(1, 2).flatten(0, 1)
+    means = _means(tower, list(roundings), squares, inputs, description, track)
+    return {site: mean.double().numpy() for site, mean in means.items()}
 
 
 def mean_output_errors(
@@ -101,22 +84,66 @@ def mean_output_errors(
     One float32 number per output channel (the last axis, or the second of a convolution): replacement minus module,
     both on the module's float input.
     """
+
+    def error(site: str, values: Tensor) -> tuple[Tensor, int]:
+        module = tower.get_submodule(site)
+        found = replacements[site](values) - module.forward(values)
+        rows = (found.movedim(1, -1) if isinstance(module, nn.Conv2d) else found).flatten(0, -2)
+        return rows.sum(dim=0), len(rows)
+
+    means = _means(tower, list(replacements), error, inputs, description, track)
+    return {site: mean.clone() for site, mean in means.items()}
+
+
+def _means(
+    tower: nn.Module,
+    sites: Sequence[str],
+    sum_and_count: Callable[[str, Tensor], tuple[Tensor, int]],
+    inputs: Sequence[Tensor],
+    description: str,
+    track: Track,
+) -> dict[str, Tensor]:
+    """Return for each site the mean over all `inputs` of what `sum_and_count(site, its input)` adds up and counts."""
     check_inputs(inputs)
     sums: dict[str, Tensor] = {}
-    counts = dict.fromkeys(replacements, 0)
+    counts = dict.fromkeys(sites, 0)
 
-    def compare(site: str, values: Tensor) -> None:
-        module = tower.get_submodule(site)
-        error = replacements[site](values) - module.forward(values)
-        channels = error.movedim(1, -1) if isinstance(module, nn.Conv2d) else error
-        flat = channels.flatten(0, -2)
-        sums[site] = sums[site] + flat.sum(dim=0) if site in sums else flat.sum(dim=0)
-        counts[site] += len(flat)
+    def add(site: str, values: Tensor) -> None:
+        total, count = sum_and_count(site, values)
+        sums[site] = sums[site] + total if site in sums else total
+        counts[site] += count
 
     for batch in track(inputs, description, len(inputs)):
-        with torch.inference_mode(), watching(tower, list(replacements), compare):
+        with torch.inference_mode(), watching(tower, sites, add):
             tower(batch)
-    return {site: (total / counts[site]).clone() for site, total in sums.items()}
+    return {site: total / counts[site] for site, total in sums.items()}
+
+
+def rows_of(module: nn.Module, values: Tensor) -> Tensor:
+    """Return the rows (n, in) that the weight matrix of `module` multiplies for the input `values`.
+
+    Those of a Linear are its input's, those of a Conv2d what its kernel lies on at each place, channel by channel.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return values.flatten(0, -2)
+    assert isinstance(module.padding, tuple)
+    patches = functional.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)
+    return patches.transpose(1, 2).flatten(0, 1)
+
+
+def trace(
+    tower: nn.Module, sites: Sequence[str], batch: Tensor
+) -> tuple[dict[str, tuple[Tensor, ...]], dict[str, Tensor], Tensor]:
+    """Run `batch` and return what each named module was called with, what it returned, and the tower's output."""
+    inputs: dict[str, tuple[Tensor, ...]] = {}
+    outputs: dict[str, Tensor] = {}
+
+    def keep(site: str, args: tuple[Tensor, ...], output: Tensor) -> None:
+        inputs[site], outputs[site] = args, output
+
+    with watching_outputs(tower, sites, keep):
+        embedding: Tensor = tower(batch)
+    return inputs, outputs, embedding
 
 
 def check_inputs(inputs: Sequence[Tensor]) -> None:
@@ -130,6 +157,20 @@ def watching(tower: nn.Module, sites: Sequence[str], visit: Visit) -> Iterator[N
     """Call `visit(name, input)` before each named module of `tower` runs."""
     handles = [
         tower.get_submodule(site).register_forward_pre_hook(lambda _, args, site=site: visit(site, args[0]))
+        for site in sites
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def watching_outputs(tower: nn.Module, sites: Sequence[str], visit: VisitOutput) -> Iterator[None]:
+    """Call `visit(name, inputs, output)` after each named module of `tower` has run."""
+    handles = [
+        tower.get_submodule(site).register_forward_hook(lambda _, args, output, site=site: visit(site, args, output))
         for site in sites
     ]
     try:

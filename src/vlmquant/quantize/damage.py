@@ -34,7 +34,7 @@ class Plan:
 class Judge:
     """Compares what a tower gives while parts of a plan are in it with what it gives as it is.
 
-    Both for about `JUDGED_INPUTS` of the calibration inputs, spread evenly over all of them.
+    Both are run on about `JUDGED_INPUTS` of the calibration inputs, spread evenly over all of them.
     """
 
     def __init__(self, tower: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -58,7 +58,7 @@ class Judge:
 
 
 def cosine_loss(rows: Tensor, expected: Tensor) -> float:
-    """Return 1 - mean cosine of unit rows (n, d); 1 where a row is not finite, as nothing is left of it then."""
+    """Return 1 - mean cosine of unit rows (n, d); a row that is not finite counts as 1, entirely lost."""
     cosines = (rows.double() * expected.double()).sum(dim=-1)
     return float((1 - cosines.nan_to_num(nan=0.0)).clamp(min=0).mean())
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmquant.quantize.affine import channel_scales, quantize_rows
-from vlmquant.quantize.rounding import PerHead
-from vlmquant.quantize.weights import IntegerWeight
+from vlmquant.quantize.recipes.schemes import WeightScheme
+from vlmquant.quantize.rounding import PerHead, TokenFakeQuantize, token_steps
+from vlmquant.quantize.weights import IntegerWeight, round_nearest, weight_scales
 
 
 @torch.library.custom_op("vlmquant::linear_per_token", mutates_args=())
@@ -22,13 +22,9 @@ def linear_per_token(values: Tensor, weight_integers: Tensor, weight_scales: Ten
     Each token (row) is rounded on its own asymmetric grid over [min, max] with zero included, so what a row becomes
     never depends on who shares its batch.
     """
-    qmax = 2**bits - 1
-    low = values.amin(dim=-1, keepdim=True).clamp(max=0)
-    high = values.amax(dim=-1, keepdim=True).clamp(min=0)
-    scale = ((high - low) / qmax).clamp(min=1e-12)
-    zero_point = torch.round(-low / scale)
-    rounded = torch.clamp(torch.round(values / scale) + zero_point, 0, qmax) - zero_point
-    return cast(Tensor, (rounded @ weight_integers.float()) * scale * weight_scales)
+    scale, zero_point = token_steps(values, bits)
+    rounded = torch.clamp(torch.round(values / scale) + zero_point, 0, 2**bits - 1) - zero_point
+    return (rounded @ weight_integers.float()) * scale * weight_scales
 
 
 @linear_per_token.register_fake
@@ -105,6 +101,11 @@ class PerTokenLinear(nn.Module):
         self.bias = linear.bias
         self.activation_bits = activation_bits
 
+    @property
+    def rounding(self) -> nn.Module:
+        """What happens to the input before the multiplication, as a module of its own."""
+        return TokenFakeQuantize(self.activation_bits)
+
     def forward(self, values: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         product = linear_per_token(values, self.integers, self.scales, self.activation_bits)
@@ -165,6 +166,18 @@ class QuantizedPatches(QuantizedConv2d):
         return cast(Tensor, product.transpose(1, 2).unflatten(2, (down, right)))
 
 
+def quantized_module(
+    module: nn.Module, weight: IntegerWeight, rounding: nn.Module
+) -> QuantizedLinear | QuantizedConv2d | PerTokenLinear:
+    """Return the Linear or Conv2d `module` with the integers of `weight`, its input rounded by `rounding`."""
+    if isinstance(module, nn.Conv2d):
+        return (QuantizedPatches if reads_patches(module) else QuantizedConv2d)(module, weight, rounding)
+    assert isinstance(module, nn.Linear)
+    if isinstance(rounding, TokenFakeQuantize):
+        return PerTokenLinear(module, weight, rounding.bits)
+    return QuantizedLinear(module, weight, rounding)
+
+
 def reads_patches(module: nn.Module) -> bool:
     """Whether `module` is a convolution that is one matrix product over patches which do not overlap."""
     return (
@@ -205,10 +218,10 @@ class IntegerEmbedding(nn.Module):
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        weight = embedding.weight.detach().numpy()
-        scales = channel_scales(weight, bits=8)
-        self.register_buffer("integers", torch.from_numpy(quantize_rows(weight, scales, bits=8)))
-        self.register_buffer("scales", torch.from_numpy(scales))
+        matrix, scheme = embedding.weight.detach().numpy(), WeightScheme(portable=False)
+        weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+        self.register_buffer("integers", torch.from_numpy(weight.integers))
+        self.register_buffer("scales", torch.from_numpy(weight.scales[:, 0]))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map int64 ids (...) to float32 rows (..., width)."""

@@ -95,7 +95,7 @@ def kl_grid(histogram: Histogram, bits: int) -> Grid:
         totals = np.bincount(levels, weights=kept, minlength=grid.qmax + 1)
         candidate = np.where(kept > 0, (totals / np.maximum(filled, 1))[levels], 0.0)
         reference, candidate = reference / reference.sum(), candidate / candidate.sum()
-        # What only the reference holds (values clipped onto an empty end bin) counts at the smoothing floor.
+        # Bins that only the reference fills (values clipped onto an empty end bin) count at the smoothing floor.
         seen = reference > 0
         return float(np.sum(reference[seen] * np.log(reference[seen] / np.maximum(candidate[seen], KL_FLOOR))))
 

@@ -1,11 +1,11 @@
-"""8-bit weights that every CPU multiplies rightly.
+"""8-bit weights that every CPU multiplies correctly.
 
 x86 CPUs without VNNI multiply unsigned by signed bytes with VPMADDUBSW, which adds the products of two neighbours along
 the inner dimension in 16 bits and saturates there. An activation is at most 255, so a pair of weights cannot overflow
 when those of one sign add up to 128 or less: 255 * 128 < 2^15. The engines pack matrices in this order, two by two from
 the first, so a row of weights needs no more than a slightly larger scale; 7 bits would need twice the scale. Where the
-inner dimension is no multiple of 4, OpenVINO's kernels cut it so that other neighbours meet: there any two weights may.
-How a convolution's kernel is unrolled differs by engine and shape; 7-bit weights are right in any order.
+inner dimension is not a multiple of 4, OpenVINO's kernels cut it so that other weights meet: there any two may.
+The order in which a convolution's kernel is unrolled differs by engine and shape; 7-bit weights are safe in any.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 LARGEST_PAIR = 128
 """What the weights of one sign in a pair of neighbours may add up to."""
 LARGEST_ALONE = LARGEST_PAIR // 2
-"""Weights up to this are right whichever of them meet."""
+"""Weights up to this are safe, whichever of them meet."""
 ORDERED_MULTIPLE = 4
 """Inner dimensions that this divides are packed in the order of the weights (scanned from 240 to 3,079)."""
 

@@ -1,4 +1,4 @@
-"""Rounding of activations as torch modules, one class for each way to find the step."""
+"""Rounding of activations as torch modules, one class for each way to find the step size."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vlmquant.quantize.affine import SMALLEST_SCALE, Grid
+from vlmquant.quantize.affine import SMALLEST_SCALE, Grid, asymmetric_grid
 
 
 @torch.library.custom_op("vlmquant::fake_quantize", mutates_args=())
@@ -45,7 +45,7 @@ class _RoundStraight(torch.autograd.Function):
 
 
 def round_straight(values: Tensor) -> Tensor:
-    """Round to the nearest integers, half to even; a gradient passes as if nothing had happened."""
+    """Round to the nearest integers, half to even; gradients pass through unchanged."""
     return cast(Tensor, _RoundStraight.apply(values))  # type: ignore[no-untyped-call]
 
 
@@ -74,11 +74,16 @@ class WholeBatchFakeQuantize(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return `values` on the grid of their own range, same shape; one row's result depends on all the others."""
-        qmax = 2**self.bits - 1
-        low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-        scale = max((high - low) / qmax, SMALLEST_SCALE)
-        zero_point = min(max(round(-low / scale), 0), qmax)
-        return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, qmax)
+        grid = asymmetric_grid(float(values.min()), float(values.max()), self.bits)
+        return torch.fake_quantize_per_tensor_affine(values, grid.scale, grid.zero_point, grid.qmin, grid.qmax)
+
+
+def token_steps(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return the scale and the zero point (..., 1) of each row of `values` (..., width), by its own range with zero."""
+    low = values.amin(dim=-1, keepdim=True).clamp(max=0)
+    high = values.amax(dim=-1, keepdim=True).clamp(min=0)
+    scale = ((high - low) / (2**bits - 1)).clamp(min=SMALLEST_SCALE)
+    return scale, torch.round(-low / scale)
 
 
 class TokenFakeQuantize(nn.Module):
@@ -90,13 +95,9 @@ class TokenFakeQuantize(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return `values` (..., width), every row on its own grid, same shape."""
-        qmax = 2**self.bits - 1
-        low = values.detach().amin(dim=-1, keepdim=True).clamp(max=0)
-        high = values.detach().amax(dim=-1, keepdim=True).clamp(min=0)
-        scale = ((high - low) / qmax).clamp(min=SMALLEST_SCALE)
-        zero_point = torch.round(-low / scale)
-        integers = torch.clamp(round_straight(values / scale) + zero_point, 0, qmax)
-        return cast(Tensor, (integers - zero_point) * scale)
+        scale, zero_point = token_steps(values.detach(), self.bits)
+        integers = torch.clamp(round_straight(values / scale) + zero_point, 0, 2**self.bits - 1)
+        return (integers - zero_point) * scale
 
 
 class PerHead(nn.Module):
@@ -165,7 +166,12 @@ class TwinFakeQuantize(nn.Module):
         return torch.where(values <= grid.border, small * grid.small_step, large * grid.large_step)
 
 
+def round_inputs(module: nn.Module, rounding: nn.Module) -> None:
+    """Let the input of `module` pass through `rounding` first, for good."""
+    module.register_forward_pre_hook(lambda _, args: (rounding(args[0]),))
+
+
 def activation_minimum(activation: nn.Module) -> float:
-    """Return the least value of a GELU-like `activation`, found on a fine net over [-12, 0]."""
+    """Return the least value of a GELU-like `activation`, found on a fine grid over [-12, 0]."""
     with torch.inference_mode():
         return float(activation(torch.linspace(-12, 0, 120_001, dtype=torch.float64)).min())

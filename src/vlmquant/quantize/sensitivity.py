@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from vlmquant.metrics.fidelity import rank_agreement
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import plan_tower, sites
+from vlmquant.quantize.apply import plan_tower
+from vlmquant.quantize.calibrate import watching_outputs
 from vlmquant.quantize.damage import Judge, Plan, cosine_loss
 from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.sites import sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +77,12 @@ def site_macs(tower: nn.Module, names: Sequence[str], one: Tensor) -> Mapping[st
     """Return the multiply-accumulates of each named Linear or Conv2d for the input `one` (1, ...), in forward order."""
     found: dict[str, int] = {}
 
-    def count(site: str, module: nn.Module, output: Tensor) -> None:
-        weight = module.get_parameter("weight")
+    def count(site: str, _: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = tower.get_submodule(site).get_parameter("weight")
         found[site] = found.get(site, 0) + output.numel() * weight[0].numel()
 
-    handles = [
-        tower.get_submodule(name).register_forward_hook(lambda module, _, out, name=name: count(name, module, out))
-        for name in names
-    ]
-    try:
-        with torch.inference_mode():
-            tower(one)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.inference_mode(), watching_outputs(tower, names, count):
+        tower(one)
     return found
 
 

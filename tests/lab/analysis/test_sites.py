@@ -11,7 +11,7 @@ from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.lab.analysis.sites import BINS, place_of, site_facts
 from vlmquant.quantize.apply import plan_tower
-from vlmquant.quantize.recipes.recipe import get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
 
 FC2 = "vision_model.encoder.layers.1.mlp.fc2"
 

@@ -56,7 +56,7 @@ def test_a_pair_is_the_product_of_its_towers(finished, model, labelled, calibrat
 
     from vlmquant.checkpoints.clip_inputs import calibration_inputs
     from vlmquant.quantize.apply import quantize_tower
-    from vlmquant.quantize.recipes.recipe import get_recipe
+    from vlmquant.quantize.recipes.presets import get_recipe
     from vlmquant.tasks.classification import zero_shot
     from vlmquant.tasks.templates import get_templates
 

@@ -122,7 +122,7 @@ def test_meteor_and_spice_are_named_but_have_no_number() -> None:
         ({"x": "a"}, {"x": ["a"], "q": ["b"]}, "1 references without a caption: 'q'"),
         ({"x": "a"}, {"x": []}, "empty list of references: 'x'"),
         ({"x": "a"}, {"x": "a"}, "references that are one text: 'x'"),
-        ({"x": ["a"]}, {"x": ["a"]}, "captions that are no text: 'x'"),
+        ({"x": ["a"]}, {"x": ["a"]}, "captions that are not text: 'x'"),
         ({i: "a" for i in range(7)}, {0: ["a"]}, "6 captions without references: 1, 2, 3, 4, 5 and 1 more"),
     ],
 )

@@ -1,10 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fakes import tiny_blip_folder
 from vlmquant.build.export import export_tower
+from vlmquant.checkpoints import load_blip
+from vlmquant.checkpoints.blip_inputs import blip_parts
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import load
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.methods.reconstruction import reconstruct
@@ -91,3 +97,19 @@ def test_learned_integers_export_like_any_others(tower: nn.Module, inputs: list[
     export_tower(result, inputs[0], (0,), tmp_path / "tower.onnx")
     with torch.inference_mode(), load(tmp_path / "tower.onnx", "onnxruntime", None) as session:
         assert torch.allclose(torch.from_numpy(session(inputs[1].numpy())), result(inputs[1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("component", ["question_encoder", "decoder"])
+def test_layers_whose_parts_are_called_one_by_one_are_learned_too(component: str, tmp_path: Path) -> None:
+    model = load_blip(tiny_blip_folder(tmp_path / "blip", "vqa"))
+    images = tuple(np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8))
+    parts = blip_parts(model, CalibrationSet(images, ("a dog", "two cats"), "noise", "two"), batch=1)
+    part = next(part for part in parts if part.component == component)
+    recipe = Recipe(name="x", description="y", weights=FOUR_BITS, activations=None, keep_float=("*layer.1.*",))
+    start = replace(recipe, weights=replace(FOUR_BITS, rounding="gptq"))
+    learned, gptq = (quantize_tower(part.tower, each, part.inputs, "test") for each in (recipe, start))
+    names = [name for name, _ in learned.named_buffers() if ".layer.0." in name and name.endswith("nibbles")]
+    assert any(not torch.equal(learned.get_buffer(name), gptq.get_buffer(name)) for name in names)
+    with torch.inference_mode():
+        rows = [tower(part.inputs[0]) for tower in (learned, part.tower)]
+    assert nn.functional.cosine_similarity(*rows).min() > 0.9

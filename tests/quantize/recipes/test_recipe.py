@@ -1,20 +1,45 @@
 import pytest
 
 from vlmquant.errors import RecipeError
-from vlmquant.quantize.recipes.recipe import (
-    RECIPES,
-    Recipe,
-    check_components,
-    check_patterns,
-    get_recipe,
-    simulation_only,
-)
-from vlmquant.quantize.recipes.schemes import ActivationScheme, SiteBits, WeightScheme
+from vlmquant.quantize.recipes.presets import RECIPES, get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe, check_components, check_patterns, simulation_only
+from vlmquant.quantize.recipes.schemes import ActivationScheme, OutlierHandling, SiteBits, WeightScheme
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_presets_survive_a_round_trip(name: str) -> None:
-    assert Recipe.from_dict(RECIPES[name].to_dict()) == RECIPES[name]
+    written = RECIPES[name].to_dict()
+    assert Recipe.from_dict(written) == RECIPES[name]
+    assert "steps" not in written, "files of before there were any read the same"
+
+
+def test_steps_survive_a_round_trip() -> None:
+    recipe = Recipe(name="x", description="y", steps=("mine",))
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert recipe.needs_calibration, "nobody knows yet what the step measures"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("smoothing", "false", "'false'"),
+        ("twin", 1, "got 1"),
+        ("keep_float", "*.fc2", "keep_float must be a list"),
+        ("float_inputs", [8], "float_inputs must be .*8"),
+        ("steps", "mine", "'mine'"),
+        ("overrides", {"pattern": "*"}, "overrides must be a list"),
+        ("overrides", ["*"], "SiteBits must be an object"),
+        ("weights", "int8", "'int8'"),
+        ("activations", 8, "got 8"),
+        ("outliers", True, "got True"),
+        ("weights", {"bits": 8.0}, "8.0"),
+        ("activations", {"bits": "8"}, "'8'"),
+        ("token_table_bits", 4, "got 4"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(key: str, value: object, named: str) -> None:
+    with pytest.raises(RecipeError, match=named):
+        Recipe.from_dict({"name": "x", "description": "y", key: value})
 
 
 def test_an_unknown_preset_lists_what_exists() -> None:
@@ -102,5 +127,9 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
         Recipe(name="x", description="y", activations=dynamic, twin=True)
     with pytest.raises(RecipeError, match="per-token ranges need one weight scale"):
         Recipe(name="x", description="y", activations=dynamic, weights=WeightScheme(granularity="group"))
+    half = WeightScheme(bits=16, number="float16")
+    for wanted in ({"smoothing": True}, {"bias_correction": True}, {"outliers": OutlierHandling()}):
+        with pytest.raises(RecipeError, match="float16 weights are rounded as they are"):
+            Recipe(name="x", description="y", weights=half, activations=None, **wanted)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="'octave'"):
         WeightScheme(granularity="octave")  # type: ignore[arg-type]

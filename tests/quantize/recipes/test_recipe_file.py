@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmquant.quantize.recipes.recipe import RECIPES, get_recipe
+from vlmquant.quantize.recipes.presets import RECIPES, get_recipe
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 from vlmquant.quantize.recipes.schemes import SiteBits
 

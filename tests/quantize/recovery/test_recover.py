@@ -9,7 +9,8 @@ from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError, ModelError, RecipeError
 from vlmquant.progress import silent
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 from vlmquant.quantize.recovery.recover import Recovered, recover
 from vlmquant.quantize.recovery.tuning import RecoverySettings, Student

@@ -17,9 +17,11 @@ from vlmquant.metrics.fidelity import cosines
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import multiplications, plan_by_damage, quantize_tower
-from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_patterns, get_recipe
+from vlmquant.quantize.apply import plan_by_damage, quantize_tower
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, check_patterns
 from vlmquant.quantize.sensitivity import LayerSensitivity, plan_sensitivity
+from vlmquant.quantize.sites import multiplications
 from vlmquant.tasks.encode import encode_images, encode_texts
 from vlmquant.tasks.fidelity import evenly
 
@@ -115,7 +117,7 @@ def analyze(
     Everything is measured on `calibration`, on whose pictures and texts the ranges were found too. Raises RecipeError
     for a recipe without integers and unknown names, CalibrationError without pictures or texts.
     """
-    if recipe.weights.number != "integer":
+    if not recipe.integer_weights:
         raise RecipeError(f"recipe {recipe.name!r} makes no integers; analyze a recipe that does, such as static-int8")
     if not calibration.images or not calibration.texts:
         raise CalibrationError("an analysis needs pictures and texts; pass a folder of images (--calibrate)")

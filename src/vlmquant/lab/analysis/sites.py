@@ -166,9 +166,7 @@ def _facts(tower: nn.Module, site: str, module: nn.Module, histogram: Histogram,
 
 def _rounding(module: nn.Module) -> nn.Module | None:
     """Return what rounds the input of a site; None where it stays float."""
-    if isinstance(module, PerTokenLinear):
-        return TokenFakeQuantize(module.activation_bits)
-    found = module.rounding if isinstance(module, QuantizedLinear | QuantizedConv2d) else module
+    found = module.rounding if isinstance(module, Rounded) else module
     return None if isinstance(found, nn.Identity) else found
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from vlmquant.errors import RecipeError, unknown
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe, simulation_only
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe, simulation_only
 
 FLOAT = "float"
 FLOAT_BITS = 32

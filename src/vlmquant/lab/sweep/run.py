@@ -25,8 +25,8 @@ from vlmquant.metrics.fidelity import cosines, rank_agreement, top1_agreement
 from vlmquant.metrics.intervals import bootstrap_mean
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import multiplications
 from vlmquant.quantize.recipes.recipe import check_patterns
+from vlmquant.quantize.sites import multiplications
 from vlmquant.tasks.catalogue import choose_tasks
 from vlmquant.tasks.compare import Comparison, compare
 from vlmquant.tasks.embeddings import unit_rows

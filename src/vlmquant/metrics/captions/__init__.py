@@ -82,7 +82,7 @@ def caption_scores(
 
 
 def score_tokens(candidates: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> CaptionScores:
-    """Return the scores of captions that are space-separated tokens already; else as `caption_scores`."""
+    """Return the scores of captions that are already space-separated tokens; otherwise as `caption_scores`."""
     _check(candidates, references)
     texts = list(candidates.values())
     own = [references[image] for image in candidates]
@@ -101,7 +101,9 @@ def _check(candidates: Mapping[Id, str], references: Mapping[Id, Sequence[str]])
         [i for i in candidates if i not in references], "captions without references", "add references or drop them"
     )
     _refuse([i for i in references if i not in candidates], "references without a caption", "caption these images too")
-    _refuse([i for i in candidates if not isinstance(candidates[i], str)], "captions that are no text", "pass one text")
+    _refuse(
+        [i for i in candidates if not isinstance(candidates[i], str)], "captions that are not text", "pass one text"
+    )
     _refuse([i for i in candidates if isinstance(references[i], str)], "references that are one text", "pass a list")
     _refuse([i for i in candidates if not references[i]], "images with an empty list of references", "drop them")
 

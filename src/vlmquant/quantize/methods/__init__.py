@@ -1,0 +1,33 @@
+"""The methods, one step a file. A new one is its file and a row of `STEPS`, in the place where it is to run."""
+
+from vlmquant.quantize.methods import (
+    attention_products,
+    bias_correction,
+    gptq,
+    half,
+    integer_modules,
+    nearest,
+    pixels,
+    ranges,
+    reconstruction,
+    scales,
+    smoothing,
+    token_table,
+)
+from vlmquant.quantize.methods.step import Step
+
+STEPS: dict[str, Step] = {
+    "half_precision": half.STEP,
+    "attention_products": attention_products.STEP,
+    "byte_pixels": pixels.STEP,
+    "smoothing": smoothing.STEP,
+    "ranges": ranges.STEP,
+    "hessian_scales": scales.STEP,
+    "nearest": nearest.STEP,
+    "gptq": gptq.STEP,
+    "reconstruction": reconstruction.STEP,
+    "integer_modules": integer_modules.STEP,
+    "bias_correction": bias_correction.STEP,
+    "token_table": token_table.STEP,
+}
+"""Every step by name, in the order in which they run."""

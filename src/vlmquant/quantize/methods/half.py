@@ -4,11 +4,16 @@ A rounded weight lies as float32 in a buffer called "float16_weight" or "bfloat1
 called so in 16 bits.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import Number
+from vlmquant.quantize.sites import sites, token_tables
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -64,15 +69,19 @@ class HalfEmbedding(_Half):
         return self.weight[ids]
 
 
-def halve(tower: nn.Module, names: list[str], tables: list[str], number: Number) -> None:
-    """Store, in place, the weights of the Linears and Conv2ds `names` and the look-up tables `tables` as `number`."""
-    for name in names:
-        module = tower.get_submodule(name)
-        if isinstance(module, nn.Conv2d):
-            tower.set_submodule(name, HalfConv2d(module, number))
-        elif isinstance(module, nn.Linear):
-            tower.set_submodule(name, HalfLinear(module, number))
-    for name in tables:
-        module = tower.get_submodule(name)
-        assert isinstance(module, nn.Embedding)
-        tower.set_submodule(name, HalfEmbedding(module, number))
+def _run(draft: Draft, recipe: Recipe, _: Calibration) -> Draft:
+    names = (*sites(draft.tower, recipe), *token_tables(draft.tower))
+    halved = {name: _halved(draft.tower.get_submodule(name), recipe.weights.number) for name in names}
+    return replace(draft, modules={**draft.modules, **halved})
+
+
+def _halved(module: nn.Module, number: Number) -> nn.Module:
+    if isinstance(module, nn.Conv2d):
+        return HalfConv2d(module, number)
+    if isinstance(module, nn.Embedding):
+        return HalfEmbedding(module, number)
+    assert isinstance(module, nn.Linear)
+    return HalfLinear(module, number)
+
+
+STEP = Step(applies=lambda recipe: not recipe.integer_weights, run=_run)

@@ -1,9 +1,11 @@
 """Outlier handling: smoothing, then the worst layers in float, and both only where outliers do damage.
 
-Large CLIPs have a few activations that are hundreds of times the rest. Those behind a LayerNorm or a value projection
-can be folded away (`smoothing`); those behind a GELU, in the second layer of the middle blocks' MLPs, can not, and one
-8-bit grid cannot hold them and the rest (Bondarenko et al. 2021, arXiv 2109.12948, who leave such sites wider). Most
-layers of most models have none of it, so the damage to the final embedding is measured first.
+Large CLIPs have a few activations hundreds of times larger than the rest. Those after a LayerNorm or a value projection
+can be folded away (`smoothing`). Those after a GELU, in the second layer of the middle blocks' MLPs, cannot, and one
+8-bit grid cannot hold both them and the rest (Bondarenko et al. 2021, arXiv 2109.12948, who give such sites more bits).
+Most layers of most models have no such outliers, so the damage to the final embedding is measured first.
+
+This is not a step: it decides which recipe to carry out, and every trial runs the steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from vlmquant.quantize.recipes.recipe import Recipe
 class Handled:
     """A plan without the damage of outliers, what of its recipe was carried out, and the damage that is left.
 
-    `recipe` says it without outlier handling: smoothing on or off, and every layer that stays float by name.
+    `recipe` no longer has outlier handling: smoothing is on or off, and every layer that stays float is named.
     `damage_before` and `damage` are 1 - mean cosine of the final embedding over some calibration inputs.
     """
 
@@ -38,7 +40,7 @@ def handle_outliers(
     description: str,
     track: Track = silent,
 ) -> Handled:
-    """Return the plan of `recipe` once its outlier handling has done what it must; `sites` can be left in float."""
+    """Return the plan of `recipe` with its outlier handling carried out; only `sites` can stay in float."""
     handling = recipe.outliers
     assert handling is not None
     chosen = replace(recipe, outliers=None)

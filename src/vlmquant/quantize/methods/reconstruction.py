@@ -2,15 +2,14 @@
 
 BRECQ (Li et al. 2021, arXiv 2102.05426): one transformer block at a time, with the blocks before it already quantized,
 minimizes the error of the block's output, weighted with its effect. Here the effect is the gradient of the embedding
-(see `search`), one number per token, of which the root is taken: a handful of tokens would be all that counts
-otherwise. Learning starts at GPTQ's integers and rounds straight through (Bengio et al. 2013, arXiv 1308.3432):
-AdaRound's annealed sigmoid (Nagel et al. 2020), which BRECQ uses, takes thousands of steps from nearest rounding to
-where GPTQ begins.
+(see `scales`), one number per token. Its root is taken, as otherwise only a handful of tokens would count. Learning
+starts at GPTQ's integers and rounds straight through (Bengio et al. 2013, arXiv 1308.3432): AdaRound's annealed sigmoid
+(Nagel et al. 2020), which BRECQ uses, takes thousands of steps from nearest rounding to where GPTQ begins.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -20,9 +19,12 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.calibrate import check_inputs
+from vlmquant.quantize.calibrate import check_inputs, trace
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
-from vlmquant.quantize.rounding import round_straight
+from vlmquant.quantize.rounding import round_inputs, round_straight
+from vlmquant.quantize.sites import weight_scheme
 from vlmquant.quantize.weights import IntegerWeight, integer_range, per_column
 
 # From here on rounding errors are too small for a choice to matter.
@@ -31,7 +33,7 @@ STEPS = 80
 # In units of a weight's scale.
 RATE = 0.003
 MARGIN = 0.49
-# Every so manieth batch judges whether the learning helped and is not learned from, where there are that many.
+# One batch in this many, where there are as many, is not learned from and judges whether the learning helped.
 JUDGE_EVERY = 4
 PROBES = 4
 
@@ -53,12 +55,12 @@ class _Call:
 class _LearnedWeight:
     """The weight (rows, columns) of one site in units of its scales, which stay; what is learned is its integers."""
 
-    def __init__(self, weight: Tensor, start: IntegerWeight, scheme: WeightScheme) -> None:
+    def __init__(self, module: nn.Module, start: IntegerWeight, scheme: WeightScheme) -> None:
         self.start = start
         self.steps = torch.from_numpy(per_column(start.scales, start.group_size, start.integers.shape[1]))
         self.low, self.high = integer_range(scheme)
         integers = torch.from_numpy(start.integers).float()
-        position = weight.flatten(1) / self.steps
+        position = module.get_parameter("weight").flatten(1) / self.steps
         # As near to the float weight as rounds to the start: what was nearly rounded the other way flips first.
         nearby = torch.minimum(torch.maximum(position, integers - MARGIN), integers + MARGIN)
         self.position = nearby.detach().requires_grad_(True)
@@ -68,7 +70,7 @@ class _LearnedWeight:
         return round_straight(self.position).clamp(self.low, self.high) * self.steps
 
     def chosen(self) -> IntegerWeight:
-        """Return the integers of the moment."""
+        """Return the integers as they are now."""
         integers = torch.round(self.position.detach()).clamp(self.low, self.high)
         return replace(self.start, integers=integers.to(torch.from_numpy(self.start.integers).dtype).numpy())
 
@@ -94,34 +96,36 @@ def reconstruct(
     check_inputs(inputs)
     found = dict(start)
     with torch.inference_mode(False), torch.enable_grad():
-        blocks = _blocks(tower, [name for name in start if schemes[name].bits < LEARNED_BELOW_BITS])
-        if not blocks:
+        learned = [name for name in start if schemes[name].bits < LEARNED_BELOW_BITS]
+        if not learned:
             return found
+        blocks = _blocks(tower, learned, inputs[0])
         targets = _targets(tower, list(blocks), inputs, seed)
         student = _student(tower, start, roundings)
         for block in track(list(targets), description, len(targets)):
             calls = _calls(student, block, inputs, targets.pop(block))
-            weights = {
-                site: _LearnedWeight(tower.get_submodule(site).get_parameter("weight"), start[site], schemes[site])
-                for site in blocks[block]
-            }
+            weights = {s: _LearnedWeight(tower.get_submodule(s), start[s], schemes[s]) for s in blocks[block]}
             for site, weight in _learn(student.get_submodule(block), block, weights, calls, steps).items():
                 found[site] = weight
                 _set_weight(student, site, weight)
     return found
 
 
-def _blocks(tower: nn.Module, sites: Iterable[str]) -> dict[str, list[str]]:
-    """Group sites by the outermost repeated module that holds them; a site outside of any is its own block."""
+def _blocks(tower: nn.Module, sites: Iterable[str], batch: Tensor) -> dict[str, list[str]]:
+    """Group sites by the outermost repeated module that holds them; a site outside of any is its own block.
+
+    So is a site in a module that is never called as a whole: BLIP's text graphs call the parts of their layers.
+    """
     repeated = [
-        f"{name}.{index}"
+        f"{name}.{child}"
         for name, module in tower.named_modules()
-        if isinstance(module, nn.ModuleList | nn.Sequential)
-        for index in range(len(module))
+        if name and isinstance(module, nn.ModuleList | nn.Sequential)
+        for child, _ in module.named_children()
     ]
+    _, outputs, _ = trace(tower, repeated, batch)
     found: dict[str, list[str]] = {}
     for site in sites:
-        block = next((name for name in repeated if site.startswith(f"{name}.")), site)
+        block = next((name for name in repeated if name in outputs and site.startswith(f"{name}.")), site)
         found.setdefault(block, []).append(site)
     return found
 
@@ -137,11 +141,10 @@ def _targets(
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for batch in inputs:
-        outputs: dict[str, Tensor] = {}
-        with _after(tower, blocks, outputs):
-            tower.requires_grad_(True)
-            embedding = functional.normalize(tower(batch), dim=-1)
-            tower.requires_grad_(False)
+        tower.requires_grad_(True)
+        _, outputs, embedding = trace(tower, blocks, batch)
+        tower.requires_grad_(False)
+        embedding = functional.normalize(embedding, dim=-1)
         squares = {name: torch.zeros(()) for name in outputs}
         for _ in range(PROBES):
             signs = torch.randint(0, 2, embedding.shape, generator=generator) * 2.0 - 1
@@ -155,24 +158,6 @@ def _targets(
     return found
 
 
-@contextmanager
-def _after(tower: nn.Module, names: Iterable[str], outputs: dict[str, Tensor]) -> Iterator[None]:
-    """Put the output of each named module into `outputs`."""
-
-    def keep(name: str, output: Tensor) -> None:
-        outputs[name] = output
-
-    handles = [
-        tower.get_submodule(name).register_forward_hook(lambda _, args, out, name=name: keep(name, out))
-        for name in names
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _student(tower: nn.Module, weights: Mapping[str, IntegerWeight], roundings: Mapping[str, nn.Module]) -> nn.Module:
     """Return a copy of `tower` with quantized weights, still in its own modules, whose sites round their inputs."""
     student = copy.deepcopy(tower)
@@ -184,11 +169,6 @@ def _student(tower: nn.Module, weights: Mapping[str, IntegerWeight], roundings: 
         if site in roundings:
             round_inputs(student.get_submodule(site), roundings[site])
     return student
-
-
-def round_inputs(module: nn.Module, rounding: nn.Module) -> None:
-    """Let the input of `module` pass through `rounding` first, for good."""
-    module.register_forward_pre_hook(lambda _, args: (rounding(args[0]),))
 
 
 def _set_weight(student: nn.Module, site: str, weight: IntegerWeight) -> None:
@@ -255,3 +235,15 @@ def _error(block: nn.Module, block_name: str, matrices: Mapping[str, Tensor], ca
         weights[name] = matrix.reshape(block.get_parameter(name).shape)
     output = cast(Tensor, functional_call(block, weights, call.args, dict(call.keywords)))
     return (call.importance * (output - call.target).square()).mean()
+
+
+def _run(draft: Draft, recipe: Recipe, calibration: Calibration) -> Draft:
+    schemes = {name: weight_scheme(draft.tower, recipe, name) for name in draft.weights}
+    description = f"{calibration.description}: reconstruction"
+    weights = reconstruct(
+        draft.tower, draft.weights, schemes, draft.roundings, calibration.inputs, description, calibration.track
+    )
+    return replace(draft, weights=weights)
+
+
+STEP = Step(applies=lambda recipe: recipe.integer_weights and recipe.weights.rounding == "reconstruction", run=_run)

@@ -2,13 +2,15 @@
 
 A Linear sees x W; x / s and s W give the same product, and where x comes out of something linear the division folds
 into that: a LayerNorm's gain and bias, or the value projection's rows (attention is linear in the values). With
-s_j = max|x_j|^a / max|W_j|^(1-a) the strength a shares the difficulty out (Xiao et al. 2022, SmoothQuant,
-arXiv 2211.10438, eq. 4). One fixed strength wrecks some CLIPs, so each place gets its own, "off" included, by what it
-does to the final embedding.
+s_j = max|x_j|^a / max|W_j|^(1-a), the strength a divides the difficulty between the two (Xiao et al. 2022,
+SmoothQuant, arXiv 2211.10438, eq. 4). One fixed strength wrecks some CLIPs, so each place gets its own, or none, by
+what it does to the final embedding.
 """
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,14 +18,20 @@ from torch import Tensor, nn
 
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.attention import is_attention, is_fused_attention
-from vlmquant.quantize.calibrate import check_inputs, watching
+from vlmquant.quantize.calibrate import check_inputs, histogram_of, watching
+from vlmquant.quantize.methods.ranges import rounding_of
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
+from vlmquant.quantize.modules import quantized_module
+from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.sites import weight_matrix, weight_scheme
+from vlmquant.quantize.weights import round_nearest, weight_scales
 
 STRENGTHS = (0.15, 0.3, 0.5, 0.7, 0.85)
-# Strengths are compared on so many batches of the calibration set; ranges are still measured on all of it.
+# How many batches of the calibration set strengths are compared on; ranges are still measured on all of it.
 JUDGING_BATCHES = 2
-# A strength must take at least this share off the embedding's error, or "off" stays.
+# A strength must take at least this share off the embedding's error, or the place stays as it is.
 LEAST_GAIN = 0.02
-# Where its readers, quantized as they are, do less damage than this (1 - mean cosine), a place is not searched.
+# A place whose readers do less damage than this as they are (1 - mean cosine) is left alone.
 NEGLIGIBLE_ERROR = 1e-5
 
 MakeQuantized = Callable[[str, nn.Linear, Tensor], nn.Module]
@@ -85,7 +93,7 @@ def smooth(
     description: str,
     track: Track = silent,
 ) -> dict[str, float | None]:
-    """Smooth `tower` in place, each place at the strength that serves the embedding best; return them by source.
+    """Smooth `tower` in place, each place at the strength that hurts the embedding least; return them by source.
 
     For every place and strength only that place's readers are quantized, so that the choice depends on no other. A
     strength counts by the mean cosine of the tower's output to the float tower's over the first calibration batches.
@@ -167,3 +175,23 @@ def _inputs_of(tower: nn.Module, site: str, batches: Sequence[Tensor]) -> Tensor
 
 def _frozen(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=False)
+
+
+def _quantized(tower: nn.Module, recipe: Recipe, name: str, linear: nn.Linear, seen: Tensor) -> nn.Module:
+    """Return `linear` quantized for the inputs `seen` alone, or as it is where the recipe keeps it float."""
+    if recipe.keeps_float(name):
+        return linear
+    matrix, scheme = weight_matrix(linear), weight_scheme(tower, recipe, name)
+    weight = round_nearest(matrix, weight_scales(matrix, scheme), scheme)
+    histogram = histogram_of(seen) if recipe.static else None
+    return quantized_module(linear, weight, rounding_of(tower, recipe, name, histogram))
+
+
+def _run(draft: Draft, recipe: Recipe, calibration: Calibration) -> Draft:
+    tower = copy.deepcopy(draft.tower)
+    description = f"{calibration.description}: smoothing"
+    smooth(tower, partial(_quantized, tower, recipe), calibration.inputs, description, calibration.track)
+    return replace(draft, tower=tower)
+
+
+STEP = Step(applies=lambda recipe: recipe.smoothing, run=_run)

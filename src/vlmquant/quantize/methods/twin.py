@@ -1,4 +1,4 @@
-"""Where two steps in one tensor help, and the first guess of them: behind a GELU and behind a softmax."""
+"""Two step sizes in one tensor, after a GELU and after a softmax, and the first guess of them."""
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
-"""Recipes: frozen values that say how weights and activations become integers, and the named presets."""
+"""Recipes: frozen values that say how weights and activations become integers."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, Literal
@@ -9,7 +9,6 @@ from typing import Any, Literal
 from vlmquant.errors import RecipeError, unknown
 from vlmquant.quantize.recipes.schemes import (
     ActivationScheme,
-    Number,
     OutlierHandling,
     SiteBits,
     WeightScheme,
@@ -19,22 +18,37 @@ from vlmquant.quantize.recipes.schemes import (
 Search = Literal["none", "hessian"]
 
 COMPONENTS = ("image", "text")
+NAMES = ("keep_float", "float_inputs", "steps")
+SWITCHES = ("attention_matmuls", "smoothing", "bias_correction", "twin", "byte_pixels")
+PROJECTION = "*_projection"
+# The first layer sees raw pixels and the last makes the embedding: little work, and much harm below 8 bits.
+ENDS_IN_8_BITS = (
+    SiteBits(pattern="*patch_embedding", weights=8, activations=8),
+    SiteBits(pattern=PROJECTION, weights=8, activations=8),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a float tower becomes a quantized one.
 
-    `activations` None leaves them float (weight-only). `keep_float` holds shell patterns of module names
-    (`*.mlp.fc2`) that stay as they are, `float_inputs` of those whose weights alone become integers, `overrides` gives
-    some sites other bit-widths; the last match counts. `attention_matmuls` quantizes both products inside attention
-    too. `smoothing` moves outlier channels from activations into weights, `outliers` does so, and leaves the worst
-    layers float, only where outliers do damage, `bias_correction` takes the mean error of each output out of its
-    bias, `search` "hessian" chooses scales by the output error weighted with its effect on the embedding, and `twin`
-    gives the inputs behind a GELU and a softmax two steps. `byte_pixels` has a CLIP's patch embedding read pixels as
-    the 8-bit integers that they are, exactly, where its activations have 8 bits. The token table, a look-up and no
-    multiplication, is stored as per-row integers of `token_table_bits` whatever the integers of the rest are; None
-    leaves it float. Half-precision weights take it along.
+    What is quantized:
+    - `activations` None leaves activations float, so that only weights become integers.
+    - `keep_float` holds shell patterns (`*.mlp.fc2`) of modules that stay as they are, `float_inputs` of those whose
+      weights alone become integers. `overrides` gives some sites other bit-widths; the last match counts.
+    - `attention_matmuls` quantizes both products inside attention too.
+    - `byte_pixels` lets a CLIP's patch embedding read pixels as the bytes that they are, without rounding, where its
+      activations have 8 bits.
+    - `token_table_bits` stores the token table, which is looked up and not multiplied, as integers with one scale per
+      row, whatever the other weights are; None leaves it float. With half-precision weights it is halved as well.
+
+    How the numbers are chosen:
+    - `smoothing` moves outlier channels from activations into weights. `outliers` does so, and leaves the worst layers
+      float, only where outliers do damage.
+    - `search` "hessian" chooses scales by the output error, weighted with its effect on the embedding.
+    - `twin` gives the inputs after a GELU and a softmax two step sizes.
+    - `bias_correction` takes the mean error of each output out of its bias.
+    - `steps` switches on by name those steps of `quantize.methods.STEPS` that have no field here.
     """
 
     name: str
@@ -52,37 +66,60 @@ class Recipe:
     twin: bool = False
     byte_pixels: bool = False
     token_table_bits: Literal[8] | None = 8
+    steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("search", self.search, Search)
+        for name in SWITCHES:
+            if not isinstance(value := getattr(self, name), bool):
+                raise RecipeError(f"{name} must be true or false, got {value!r}")
+        for name in NAMES:
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(entry, str) for entry in value):
+                raise RecipeError(f"{name} must be a tuple of strings, got {value!r}")
         if self.token_table_bits not in (8, None):
-            raise RecipeError(f"token_table_bits must be 8 or null, got {self.token_table_bits}")
-        needing_static = {"attention_matmuls": self.attention_matmuls, "twin": self.twin}
-        needing_static["search hessian"] = self.search == "hessian"
-        needing_static["byte_pixels"] = self.byte_pixels
-        for name, wanted in needing_static.items():
-            if wanted and not self.static:
-                raise RecipeError(f"recipe {self.name!r}: {name} needs static activation ranges")
-        if self.weights.number != "integer" and (self.activations is not None or self.overrides):
-            raise RecipeError(f"recipe {self.name!r}: {self.weights.number} weights go with float activations only")
-        if self.float_inputs and (not self.static or self.search == "hessian"):
-            raise RecipeError(f"recipe {self.name!r}: float_inputs need static ranges elsewhere, and no hessian search")
+            raise RecipeError(f"token_table_bits must be 8 or null, got {self.token_table_bits!r}")
+        for contradiction in self._contradictions():
+            raise RecipeError(f"recipe {self.name!r}: {contradiction}")
+
+    def _contradictions(self) -> Iterator[str]:
+        hessian = self.search == "hessian"
+        wanted = {name: getattr(self, name) for name in SWITCHES} | {"search hessian": hessian}
+        for name in ("attention_matmuls", "twin", "search hessian", "byte_pixels"):
+            if wanted[name] and not self.static:
+                yield f"{name} needs static activation ranges"
+        number = self.weights.number
+        if not self.integer_weights:
+            if self.activations is not None or self.overrides:
+                yield f"{number} weights go with float activations only"
+            if self.smoothing or self.outliers or self.bias_correction or self._second_order:
+                yield f"{number} weights are rounded as they are; only integers are smoothed, corrected or learned"
+        if self.float_inputs and (not self.static or hessian):
+            yield "float_inputs need static ranges elsewhere, and no hessian search"
         if self.activations and self.activations.granularity == "head" and not self.attention_matmuls:
-            raise RecipeError(f"recipe {self.name!r}: ranges per head need attention_matmuls; only they have heads")
+            yield "ranges per head need attention_matmuls; only they have heads"
         if self.activations and self.activations.ranges == "per-token" and self.weights.granularity == "group":
-            raise RecipeError(f"recipe {self.name!r}: per-token ranges need one weight scale per channel or tensor")
+            yield "per-token ranges need one weight scale per channel or tensor"
 
     @property
     def static(self) -> bool:
-        """Whether activation ranges are fixed ahead."""
+        """Whether activation ranges are fixed in advance."""
         return self.activations is not None and self.activations.ranges == "static"
+
+    @property
+    def integer_weights(self) -> bool:
+        """Whether weights become integers, and not 16-bit floats."""
+        return self.weights.number == "integer"
 
     @property
     def needs_calibration(self) -> bool:
         """Whether anything has to be measured on a calibration set."""
         adapted = self.smoothing or self.outliers is not None
-        second_order = {self.weights.rounding, self.weights.kernel_rounding} != {"nearest"}
-        return self.static or adapted or self.bias_correction or second_order
+        return self.static or adapted or self.bias_correction or self._second_order or bool(self.steps)
+
+    @property
+    def _second_order(self) -> bool:
+        return {self.weights.rounding, self.weights.kernel_rounding} != {"nearest"}
 
     def keeps_float(self, module_name: str) -> bool:
         """Whether the module of this dotted name stays float."""
@@ -109,8 +146,10 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
         values = dataclasses.asdict(self)
-        listed = {name: list(values[name]) for name in ("keep_float", "float_inputs", "overrides")}
-        return {**values, **listed}
+        values |= {name: list(values[name]) for name in (*NAMES, "overrides")}
+        if not self.steps:
+            del values["steps"]  # so that recipes without any are written as they always were
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -125,9 +164,11 @@ class Recipe:
         outliers = fields.get("outliers")
         if outliers is not None:
             fields["outliers"] = OutlierHandling(**_checked(OutlierHandling, outliers))
-        for names in ("keep_float", "float_inputs"):
-            fields[names] = tuple(fields.get(names, ()))
-        fields["overrides"] = tuple(SiteBits(**_checked(SiteBits, item)) for item in fields.get("overrides", ()))
+        for name in (*NAMES, "overrides"):
+            if not isinstance(listed := fields.get(name, ()), list | tuple):
+                raise RecipeError(f"{name} must be a list, got {listed!r}")
+            fields[name] = tuple(listed)
+        fields["overrides"] = tuple(SiteBits(**_checked(SiteBits, item)) for item in fields["overrides"])
         return cls(**fields)
 
 
@@ -140,7 +181,7 @@ def simulation_only(recipe: Recipe) -> str | None:
             return "ranges over a whole batch are simulated for comparison with torch's dynamic quantization"
         if recipe.activations.granularity == "head":
             return "engines' integer kernels multiply all heads of an attention on one grid, not one per head"
-    if 16 in widths and recipe.weights.number == "integer":
+    if 16 in widths and recipe.integer_weights:
         return "no engine has kernels for 16-bit integers"
     if recipe.twin:
         return "no engine has kernels for two steps in one tensor (twin)"
@@ -172,111 +213,9 @@ def check_components(components: tuple[str, ...]) -> tuple[str, ...]:
 
 def _checked(scheme: type[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
     known = [entry.name for entry in dataclasses.fields(scheme)]
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"a {scheme.__name__} must be an object with keys such as {known[0]!r}, got {values!r}")
     for key in values:
         if key not in known:
             raise unknown(RecipeError, f"{scheme.__name__} key", key, known)
     return values
-
-
-PROJECTION = "*_projection"
-# The first layer sees raw pixels and the last makes the embedding: next to no work, and much harm below 8 bits.
-ENDS_IN_8_BITS = (
-    SiteBits(pattern="*patch_embedding", weights=8, activations=8),
-    SiteBits(pattern=PROJECTION, weights=8, activations=8),
-)
-
-
-HALVES: dict[str, Number] = {"fp16": "float16", "bf16": "bfloat16"}
-
-
-def _vanilla(bits: int) -> Recipe:
-    return Recipe(
-        name=f"vanilla-w{bits}a{bits}",
-        description=f"the plain {bits}-bit baseline: weights per channel, min/max ranges, nearest rounding",
-        weights=WeightScheme(bits=bits),
-        activations=ActivationScheme(bits=bits, observer="minmax"),
-    )
-
-
-def _twin_hessian(bits: int) -> Recipe:
-    return Recipe(
-        name=f"twin-hessian-w{bits}a{bits}",
-        description=f"{bits} bits with two steps behind GELU and softmax and searched scales; simulation only",
-        weights=WeightScheme(bits=bits, portable=False),
-        activations=ActivationScheme(bits=bits),
-        overrides=ENDS_IN_8_BITS if bits < 8 else (),
-        attention_matmuls=True,
-        search="hessian",
-        twin=True,
-    )
-
-
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="static-int8",
-            description="8-bit weights per channel and activations on calibrated ranges; right and fast on every CPU",
-            weights=WeightScheme(kernel_rounding="gptq"),
-            # At 8 bits clipping shifts what it clips more than the finer grid saves (docs/design.md).
-            activations=ActivationScheme(observer="minmax"),
-            float_inputs=(PROJECTION,),
-            outliers=OutlierHandling(),
-            byte_pixels=True,
-        ),
-        Recipe(
-            name="dynamic-int8",
-            description="8-bit weights per channel, activations quantized per token at run time; needs no calibration",
-            activations=ActivationScheme(ranges="per-token"),
-        ),
-        Recipe(
-            name="w4a8",
-            description="4-bit weights per channel stored in 4 bits, 8-bit activations, INT8 kernels",
-            weights=WeightScheme(bits=4, scales="mse", rounding="gptq", kernel_rounding="gptq"),
-            activations=ActivationScheme(observer="minmax"),
-            overrides=ENDS_IN_8_BITS,
-            float_inputs=(PROJECTION,),
-            # Rounding to 4 bits does some damage everywhere; that of outliers is far beyond it.
-            outliers=OutlierHandling(tolerated_damage=0.005, least_layer_damage=0.001),
-            bias_correction=True,
-            byte_pixels=True,
-        ),
-        Recipe(
-            name="int8-weights",
-            description="8-bit weights per channel, float activations",
-            activations=None,
-        ),
-        Recipe(
-            name="int4-weights",
-            description="4-bit weights in groups of 64 stored in 4 bits, float activations",
-            weights=WeightScheme(bits=4, granularity="group", scales="mse", rounding="gptq"),
-            activations=None,
-            overrides=tuple(SiteBits(pattern=site.pattern, weights=8) for site in ENDS_IN_8_BITS),
-        ),
-        *(
-            Recipe(
-                name=name,
-                description=f"weights in {number}, computed with in float32: half the size, next to no loss",
-                weights=WeightScheme(bits=16, number=number),
-                activations=None,
-            )
-            for name, number in HALVES.items()
-        ),
-        *(_vanilla(bits) for bits in (8, 6, 4, 3, 2)),
-        Recipe(
-            name="torch-dynamic",
-            description="torch's dynamic quantization to the number: 7-bit whole-batch activations; simulation only",
-            weights=WeightScheme(granularity="tensor", portable=False),
-            activations=ActivationScheme(bits=7, ranges="whole-batch"),
-            token_table_bits=None,
-        ),
-        *(_twin_hessian(bits) for bits in (8, 6, 4)),
-    )
-}
-
-
-def get_recipe(name: str) -> Recipe:
-    """Return the preset of this name. Raises RecipeError listing the presets."""
-    if name not in RECIPES:
-        raise unknown(RecipeError, "recipe", name, RECIPES)
-    return RECIPES[name]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmquant.errors import RecipeError
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 
 _PARSERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
 
@@ -15,8 +16,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomll
 def read_recipe(name_or_path: str) -> Recipe:
     """Return the preset of this name, or the recipe in the file of this name when it ends in .json or .toml.
 
-    A key that is left out has the default of `Recipe`. TOML knows no null, so float activations need a JSON file.
-    Raises RecipeError for an unknown preset, a file that is missing or no recipe, and a field out of range.
+    A key that is left out has the default of `Recipe`. TOML has no null, so float activations need a JSON file.
+    Raises RecipeError for an unknown preset, a file that is missing or is not a recipe, and a field out of range.
     """
     path = Path(name_or_path)
     parse = _PARSERS.get(path.suffix.lower())

@@ -27,9 +27,9 @@ class WeightScheme:
     columns make up for the rounding of earlier ones (Frantar et al. 2022); or "reconstruction", which goes on from
     there below 8 bits and learns the integers block by block (Li et al. 2021).
 
-    `portable` 8-bit weights can be multiplied on every CPU, see `quantize.portable`: matrices under a condition on
-    neighbours, kernels of more than one pixel in 7 bits, and those by `kernel_rounding`, "nearest" or "gptq". Nothing
-    else changes, and nothing does where weights meet float activations.
+    `portable` 8-bit weights are multiplied correctly on every CPU (see `quantize.portable`): matrices keep to a limit
+    on neighbours, and kernels of more than one pixel to 7 bits, rounded by `kernel_rounding`, "nearest" or "gptq".
+    Other widths stay as they are, and so do weights that meet float activations.
     """
 
     bits: int = 8
@@ -100,9 +100,9 @@ class SiteBits:
 class OutlierHandling:
     """What to do where outliers do damage, which is 1 - mean cosine of the final embedding to the float model's.
 
-    Up to `tolerated_damage` nothing is done. Beyond it the tower is smoothed, and where that is not enough layers stay
-    float, the one first that does most damage alone, until the damage is tolerable: at most `worst_layers_float`, and
-    only such that alone do `least_layer_damage` or more.
+    Up to `tolerated_damage` nothing is done. Beyond it the tower is smoothed. Where that is not enough, layers stay
+    float until the damage is tolerable, the most damaging first: at most `worst_layers_float` of them, and only those
+    that alone do `least_layer_damage` or more.
     """
 
     tolerated_damage: float = 0.002
@@ -119,11 +119,11 @@ class OutlierHandling:
 
 def check_bits(kind: str, bits: int) -> None:
     """Raise RecipeError for a width that does not exist."""
-    if bits not in BITS:
-        raise RecipeError(f"{kind} bits must be 2 to 8 or 16, got {bits}")
+    if type(bits) is not int or bits not in BITS:
+        raise RecipeError(f"{kind} bits must be 2 to 8 or 16, got {bits!r}")
 
 
 def check_choice(kind: str, value: str, choices: Any) -> None:
-    """Raise RecipeError for a value that is none of the Literal `choices`."""
+    """Raise RecipeError for a value that is not one of the Literal `choices`."""
     if value not in get_args(choices):
         raise unknown(RecipeError, kind, value, get_args(choices))

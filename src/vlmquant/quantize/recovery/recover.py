@@ -23,7 +23,8 @@ from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.damage import cosine_loss, up_to
 from vlmquant.quantize.recipes.recipe import Recipe, check_components
-from vlmquant.quantize.recovery.tuning import CALIBRATION_INPUTS, RecoverySettings, Run, Student, without_moving_weights
+from vlmquant.quantize.recovery.student import CALIBRATION_INPUTS, Student, without_moving_weights
+from vlmquant.quantize.recovery.tuning import RecoverySettings, Tuning
 
 STATE = "recovery.pt"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 64
@@ -62,7 +63,12 @@ def recover(
     RecipeError for a recipe that rounds no integers, ModelError for a device that is not there.
     """
     settings = settings or RecoverySettings()
-    if recipe.weights.number != "integer":
+    if recipe.steps:
+        raise RecipeError(
+            f"recipe {recipe.name!r} has steps {', '.join(recipe.steps)}, which could move the tuned weights again; "
+            "recover with a recipe without `steps`"
+        )
+    if not recipe.integer_weights:
         raise RecipeError(f"recipe {recipe.name!r} keeps {recipe.weights.number} weights; there is nothing to recover")
     device = usable_device(_device_name(settings.device))
     chosen = check_components(tuple(inputs))
@@ -75,9 +81,9 @@ def recover(
         for name in chosen
     }
     students = {name: Student(towers[name], recipe, trained[name], device, track) for name in chosen}
-    run = Run(towers, model.logit_scale, students, trained, settings, device)
+    tuning = Tuning(towers, model.logit_scale, students, trained, settings, device)
     key = hashlib.sha256(repr((model.identity, recipe, asdict(settings), _digest(inputs))).encode()).hexdigest()
-    run.train(None if work is None else work / STATE, key, track)
+    tuning.train(None if work is None else work / STATE, key, track)
     # Each tower has its own layers, so what was spelled out for one tower's names concerns no other.
     kept_float = dict.fromkeys(pattern for student in students.values() for pattern in student.recipe.keep_float)
     final = replace(without_moving_weights(recipe), keep_float=tuple(kept_float))
@@ -85,8 +91,8 @@ def recover(
     quantized = {name: _quantized(tuned[name], final, trained[name], track) for name in chosen}
     after = {name: _loss(towers[name], quantized[name], held_out[name]) for name in chosen}
     facts = {
-        "steps": run.steps_done,
-        "seconds": round(run.seconds, 1),
+        "steps": tuning.steps_done,
+        "seconds": round(tuning.seconds, 1),
         "device": str(device),
         "batch": settings.batch,
         "learning_rate": settings.learning_rate,

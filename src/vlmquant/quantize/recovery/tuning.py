@@ -1,35 +1,24 @@
-"""The tuning behind `recover`: a student tower that rounds as its recipe does, and the loop that trains it.
-
-Rounding passes the gradient on as if it were the identity (Bengio et al. 2013, arXiv 1308.3432).
-"""
+"""The tuning behind `recover`: how long and how hard, and the loop that trains the students."""
 
 import copy
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.progress import Track
-from vlmquant.quantize.apply import TOKEN_TABLES, plan_tower, quantize_by_damage, weight_scheme
-from vlmquant.quantize.damage import up_to
-from vlmquant.quantize.methods.reconstruction import round_inputs
-from vlmquant.quantize.modules import PerTokenLinear, QuantizedConv2d, QuantizedLinear
-from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe
-from vlmquant.quantize.rounding import TokenFakeQuantize, round_straight
-from vlmquant.quantize.weights import integer_range
+from vlmquant.quantize.recipes.recipe import COMPONENTS
+from vlmquant.quantize.recovery.student import Student
 
-# How often, over a run, ranges and scales are measured anew on the weights of the moment.
+# How often, over one training, ranges and scales are measured again on the weights as they are then.
 REFRESHES = 8
-CALIBRATION_INPUTS = 64
 SIMILARITY_WEIGHT = 0.01
 WARM_UP = 0.1
 SMALLEST_CROP = 0.7
@@ -58,56 +47,7 @@ class RecoverySettings:
             raise RecipeError(f"minutes of a recovery must be positive, got {self.minutes}")
 
 
-class Student:
-    """A tower under training: its float weights (`latent`), and how the recipe rounds them at the moment."""
-
-    def __init__(
-        self, tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], device: torch.device, track: Track
-    ) -> None:
-        self.calibration = up_to(inputs, CALIBRATION_INPUTS)
-        spelled_out = recipe
-        if recipe.outliers is not None:
-            _, spelled_out = quantize_by_damage(tower, recipe, self.calibration, "Outliers", track)
-        self.recipe = without_moving_weights(spelled_out)
-        self.latent = copy.deepcopy(tower)
-        if spelled_out.smoothing:
-            smoothed = plan_tower(
-                tower, replace(spelled_out, byte_pixels=False), self.calibration, "Smoothing", track
-            ).tower
-            self.latent.load_state_dict(smoothed.state_dict())
-        self.latent.requires_grad_(True)
-        for name, module in self.latent.named_modules():
-            if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in TOKEN_TABLES:
-                module.requires_grad_(False)
-        self.latent.to(device)
-        self.device = device
-        self._skeleton: nn.Module = self.latent
-        self._steps: dict[str, Tensor] = {}
-        self._ranges: dict[str, tuple[int, int]] = {}
-
-    def refresh(self) -> None:
-        """Measure ranges and scales on the weights of the moment, exactly as the recipe does."""
-        plan = plan_tower(copy.deepcopy(self.latent).cpu(), self.recipe, self.calibration, "Ranges")
-        self._steps = {}
-        for name, module in plan.modules.items():
-            if isinstance(module, QuantizedLinear | QuantizedConv2d | PerTokenLinear):
-                self._steps[f"{name}.weight"] = _steps_of(module).to(self.device)
-                self._ranges[f"{name}.weight"] = integer_range(weight_scheme(plan.tower, self.recipe, name))
-                round_inputs(plan.tower.get_submodule(name), _input_rounding(module))
-            else:
-                plan.tower.set_submodule(name, module)
-        self._skeleton = plan.tower.to(self.device)
-
-    def __call__(self, batch: Tensor) -> Tensor:
-        """Return the unit rows (n, d) of a batch, all weights and sites rounded; gradients reach `latent`."""
-        weights: dict[str, Tensor] = dict(self.latent.named_parameters())
-        for name, steps in self._steps.items():
-            integers = torch.clamp(round_straight(weights[name].flatten(1) / steps), *self._ranges[name])
-            weights[name] = (integers * steps).reshape(weights[name].shape)
-        return functional.normalize(cast(Tensor, functional_call(self._skeleton, weights, (batch,))), dim=-1)
-
-
-class Run:
+class Tuning:
     """The training loop, its clock and its state on disk."""
 
     def __init__(
@@ -129,7 +69,7 @@ class Run:
         self.steps_done, self.seconds = 0, 0.0
 
     def train(self, state: Path | None, key: str, track: Track) -> None:
-        """Train to the end from where `state` left it, if that is a state of the run called `key`."""
+        """Train to the end, from where the file `state` left it if it belongs to the tuning called `key`."""
         if state is not None:
             self._resume(state, key)
         started = saved = time.monotonic() - self.seconds
@@ -237,25 +177,7 @@ def _varied(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return varied.flip(-1) if mirror < 0.5 else varied
 
 
-def _steps_of(module: QuantizedLinear | QuantizedConv2d | PerTokenLinear) -> Tensor:
-    """Return the scale of every weight, in a shape that broadcasts against (rows, columns)."""
-    if isinstance(module, QuantizedLinear) and module.group_size is not None:
-        columns = len(module.weight_integers)
-        return module.scales.repeat_interleave(module.group_size, dim=0)[:columns].t().contiguous()
-    return module.scales[:, None]
-
-
-def _input_rounding(module: QuantizedLinear | QuantizedConv2d | PerTokenLinear) -> nn.Module:
-    return TokenFakeQuantize(module.activation_bits) if isinstance(module, PerTokenLinear) else module.rounding
-
-
 def _by_shape(batches: Sequence[Tensor]) -> list[Tensor]:
     """Join batches whose inputs have the same shape."""
     shapes = dict.fromkeys(batch.shape[1:] for batch in batches)
     return [torch.cat([batch for batch in batches if batch.shape[1:] == shape]) for shape in shapes]
-
-
-def without_moving_weights(recipe: Recipe) -> Recipe:
-    """Return what is left of `recipe` for weights that were tuned for it: no step that would move them again."""
-    weights = replace(recipe.weights, rounding="nearest", kernel_rounding="nearest")
-    return replace(recipe, weights=weights, smoothing=False, outliers=None, bias_correction=False, byte_pixels=False)

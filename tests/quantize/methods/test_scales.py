@@ -6,12 +6,16 @@ from torch import Tensor, nn
 
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.quantize.apply import input_roundings, quantize_tower, sites
+from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.attention import make_attention_explicit
-from vlmquant.quantize.methods.search import observe_importance, search_scales
-from vlmquant.quantize.recipes.recipe import Recipe, get_recipe
+from vlmquant.quantize.methods.ranges import input_roundings
+from vlmquant.quantize.methods.scales import observe_importance, search_scales
+from vlmquant.quantize.methods.step import Calibration
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 from vlmquant.quantize.rounding import TwinFakeQuantize
+from vlmquant.quantize.sites import sites
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def test_the_search_lowers_the_weighted_error_it_is_about(pixels: list[Tensor], 
     )
     tower = model.image_tower
     names = sites(tower, recipe)
-    roundings = input_roundings(tower, recipe, pixels, "test")
+    roundings = input_roundings(tower, recipe, Calibration(pixels, "test"))
     searched = search_scales(tower, dict.fromkeys(names, recipe.weights), names, roundings, pixels, "test")
     plain = quantize_tower(
         tower, Recipe(name="x", description="y", weights=recipe.weights, activations=recipe.activations), pixels, "t"

@@ -8,7 +8,6 @@ the mean of the squared gradient is the diagonal of J^T J (Hutchinson 1990), the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.calibrate import check_inputs
+from vlmquant.quantize.affine import Floats
+from vlmquant.quantize.calibrate import check_inputs, rows_of, trace
 from vlmquant.quantize.damage import up_to
+from vlmquant.quantize.methods.step import Calibration, Draft, Step
 from vlmquant.quantize.methods.twin import SHIFTS
 from vlmquant.quantize.modules import MatMul
+from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
 from vlmquant.quantize.rounding import FakeQuantize, TwinFakeQuantize, softmax_twin_grid
+from vlmquant.quantize.sites import matmuls, sites, weight_matrix, weight_scheme
 from vlmquant.quantize.weights import round_nearest, weight_scales
 
 # The paper finds 15 candidates enough and a second round to change less than 0.05 points.
@@ -61,7 +64,7 @@ def observe_importance(
     with torch.inference_mode(False), torch.enable_grad():
         tower.requires_grad_(True)
         for batch in track(batches, description, len(batches)):
-            seen, outputs, embedding = _forward(tower, sites, batch)
+            seen, outputs, embedding = trace(tower, sites, batch)
             signs = torch.randint(0, 2, embedding.shape, generator=generator) * 2.0 - 1
             probe = (functional.normalize(embedding, dim=-1) * signs).sum()
             gradients = torch.autograd.grad(probe, [outputs[site] for site in sites])
@@ -85,7 +88,7 @@ def search_scales(
 
     `sites` are Linears, Conv2ds and MatMuls; a MatMul's operands are called `site.left` and `site.right`, or
     `site.left.heads.0` and so on. `schemes` holds that of each Linear and Conv2d. Weight scales are chosen first,
-    activation steps with them. A convolution of several groups keeps what it has: its output is no one matrix product.
+    activation steps with them. A convolution of several groups keeps what it has: its output is not one matrix product.
     """
     sites = [site for site in sites if getattr(tower.get_submodule(site), "groups", 1) == 1]
     saw = observe_importance(tower, sites, inputs, f"{description}: gradients", track)
@@ -97,17 +100,16 @@ def search_scales(
             for pair, part in zip(pairs, _by_head(saw.pop(site), len(pairs)), strict=True):
                 better.update(zip(pair, _search_matmul(part, better[pair[0]], better[pair[1]]), strict=True))
         else:
-            weight: Any = module.weight
-            matrix = weight.detach().flatten(1)
+            matrix = weight_matrix(module)
             better[site], scales[site] = _search_linear(saw.pop(site), matrix, schemes[site], better[site])
     return better, scales
 
 
 def _search_linear(
-    seen: Seen, matrix: Tensor, scheme: WeightScheme, rounding: nn.Module
+    seen: Seen, weight: Floats, scheme: WeightScheme, rounding: nn.Module
 ) -> tuple[nn.Module, NDArray[np.float32]]:
-    (values,), weight = seen.operands, matrix.numpy()
-    target, rounded = values @ matrix.T, rounding(values)
+    (values,) = seen.operands
+    target, rounded = values @ torch.from_numpy(weight).T, rounding(values)
     start = weight_scales(weight, replace(scheme, scales="max"))
     scales, least = start, np.full(len(weight), np.inf)
     for factor in WEIGHT_FACTORS:
@@ -156,7 +158,7 @@ def _like(rounding: nn.Module) -> list[nn.Module]:
     return [rounding]
 
 
-def _weight(weight: NDArray[np.float32], scales: NDArray[np.float32], scheme: WeightScheme) -> Tensor:
+def _weight(weight: Floats, scales: NDArray[np.float32], scheme: WeightScheme) -> Tensor:
     return torch.from_numpy(round_nearest(weight, scales, scheme).dequantized())
 
 
@@ -164,35 +166,14 @@ def _weighted(seen: Seen, error: Tensor) -> Tensor:
     return seen.importance * error.square()
 
 
-def _forward(
-    tower: nn.Module, sites: Sequence[str], batch: Tensor
-) -> tuple[dict[str, tuple[Tensor, ...]], dict[str, Tensor], Tensor]:
-    seen: dict[str, tuple[Tensor, ...]] = {}
-    outputs: dict[str, Tensor] = {}
-
-    def keep(site: str, operands: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[site], outputs[site] = tuple(operand.detach() for operand in operands), output
-
-    handles = [
-        tower.get_submodule(site).register_forward_hook(lambda _, args, out, site=site: keep(site, args, out))
-        for site in sites
-    ]
-    try:
-        embedding = tower(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen, outputs, embedding
-
-
-def _kept(module: nn.Module, operands: tuple[Tensor, ...], importance: Tensor, rows: int) -> Seen:
+def _kept(module: nn.Module, inputs: tuple[Tensor, ...], importance: Tensor, rows: int) -> Seen:
+    operands = [values.detach() for values in inputs]
     if isinstance(module, MatMul):
         return Seen(tuple(operand[:2] for operand in operands), importance[:2])
     (values,) = operands
     if isinstance(module, nn.Conv2d):
-        columns: Any = functional.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
-        values, importance = columns.transpose(1, 2), importance.flatten(2).transpose(1, 2)
-    values, importance = values.flatten(0, -2), importance.flatten(0, -2)
+        importance = importance.flatten(2).transpose(1, 2)
+    values, importance = rows_of(module, values), importance.flatten(0, -2)
     step = max(1, len(values) // max(rows, 1))
     return Seen((values[::step],), importance[::step])
 
@@ -211,3 +192,16 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts))
     height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
     return torch.cat([functional.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in parts])
+
+
+def _run(draft: Draft, recipe: Recipe, calibration: Calibration) -> Draft:
+    tower = draft.tower
+    schemes = {name: weight_scheme(tower, recipe, name) for name in sites(tower, recipe)}
+    names = [*schemes, *matmuls(tower, recipe)]
+    roundings, scales = search_scales(
+        tower, schemes, names, draft.roundings, calibration.inputs, calibration.description, calibration.track
+    )
+    return replace(draft, roundings=roundings, scales={**draft.scales, **scales})
+
+
+STEP = Step(applies=lambda recipe: recipe.search == "hessian", run=_run)
