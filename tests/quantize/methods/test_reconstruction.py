@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from fakes import tiny_blip_folder
 from vlmquant.build.export import export_tower
 from vlmquant.checkpoints import load_blip
-from vlmquant.checkpoints.blip_inputs import blip_parts
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import load
 from vlmquant.quantize.apply import quantize_tower
@@ -103,7 +102,7 @@ def test_learned_integers_export_like_any_others(tower: nn.Module, inputs: list[
 def test_layers_whose_parts_are_called_one_by_one_are_learned_too(component: str, tmp_path: Path) -> None:
     model = load_blip(tiny_blip_folder(tmp_path / "blip", "vqa"))
     images = tuple(np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8))
-    parts = blip_parts(model, CalibrationSet(images, ("a dog", "two cats"), "noise", "two"), batch=1)
+    parts = model.prepare(CalibrationSet(images, ("a dog", "two cats"), "noise", "two")).parts
     part = next(part for part in parts if part.component == component)
     recipe = Recipe(name="x", description="y", weights=FOUR_BITS, activations=None, keep_float=("*layer.1.*",))
     start = replace(recipe, weights=replace(FOUR_BITS, rounding="gptq"))
