@@ -27,7 +27,7 @@ def test_a_recovered_bundle_says_so_and_verifies(tiny_checkpoint: Path, pictures
     result = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
     assert result.exit_code == 0
     manifest = json.loads(result.stdout)
-    assert manifest["recipe"]["name"] == "vanilla-w4a4 recovered"
+    assert manifest["components"]["image"]["recipe"]["name"] == "vanilla-w4a4 recovered"
     facts = manifest["source"]["recovered"]
     assert facts["steps"] == 2
     assert facts["device"] == "cpu"

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vlmquant.cli import main
+from vlmquant.video.output import RECORD
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_simulated_sweep_has_scores_and_all_files(run, tiny_checkpoint, classe
     assert code == 0, err
     assert "12 of 12 points computed now" in text
     names = {path.name for path in out.iterdir() if path.is_file()}
-    assert names == {"sweep.json", "sweep.csv", "index.html", "bits-top1.png", "map-top1.png"}
+    assert names == {"sweep.json", "sweep.csv", "index.html", "bits-top1.png", "map-top1.png", RECORD}
     content = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
     assert [row["bytes_on_disk"] for row in content["points"]] == [None] * 12
     rows = list(csv.DictReader(io.StringIO((out / "sweep.csv").read_text(encoding="utf-8"))))
@@ -76,6 +77,7 @@ def test_mistakes_are_one_line(run, tiny_checkpoint, classes, tmp_path, words, m
 
 
 def test_data_without_labels_or_captions_are_refused(run, tiny_checkpoint, classes, tmp_path) -> None:
-    code, _, err = run("sweep", tiny_checkpoint, "--data", classes / "bus", "-o", tmp_path / "out", "--bits", "8")
+    words = ("--calibrate", classes / "bus", "--bits", "8", "-o", tmp_path / "out")
+    code, _, err = run("sweep", tiny_checkpoint, "--data", classes / "bus", *words)
     assert code == 2
     assert "neither labels nor captions" in err
