@@ -286,7 +286,7 @@ def test_too_little_memory_is_said(run, clip: Path, tmp_path: Path, monkeypatch:
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("vlmquant.cli.detect.open_model", no_memory)
+    monkeypatch.setattr("vlmquant.cli.detect.open_named", no_memory)
     code, _, err = run("detect", clip, "-e", "a dog", "-o", tmp_path / "out")
     assert (code, err.startswith("error: there is not enough memory")) == (2, True)
 
