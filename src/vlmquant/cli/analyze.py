@@ -68,6 +68,7 @@ def print_analysis(found: "Analysis", written: Sequence[Path]) -> None:
         )
         for one in found.similarities
     ]
+    show.calibration_warnings(found.calibration)
     columns = ("precision", "Wasserstein-1", "Kolmogorov-Smirnov", "image cosine", "text cosine")
     pairs = found.similarities[0].cosines.size
     show.table(f"{found.model}: cosines of {pairs} pairs of a picture and a text, distance to float", columns, rows)

@@ -38,7 +38,6 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
     if manifest.calibration is not None:
         about = manifest.calibration
         show.line(f"calibrated on {about['images_from']} and {about['texts']} texts of {about['texts_from']}")
-        for warning in about.get("warnings", ()):
-            show.line(f"warning: {warning}")
+        show.calibration_warnings(about)
     if manifest.source["random_weights"]:
         show.line("the weights of this checkpoint are random: sizes and speeds mean something, embeddings nothing")

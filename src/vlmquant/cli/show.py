@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -38,6 +38,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
 def line(text: str) -> None:
     """Print text as it is, control characters as escapes."""
     console().print(_literal(text), soft_wrap=True)
+
+
+def calibration_warnings(calibration: Mapping[str, Any] | None) -> None:
+    """Print what is wrong with the inputs that ranges were measured on, as `CalibrationSet.to_dict` has it."""
+    for warning in (calibration or {}).get("warnings", ()):
+        line(f"warning: {warning}")
 
 
 def _literal(text: str) -> Text:

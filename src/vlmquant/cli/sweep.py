@@ -86,6 +86,7 @@ def print_sweep(found: "Sweep", written: Sequence[Path]) -> None:
     """Print one row per point, what was not timed, and the files."""
     from vlmquant.report.sweep_tables import COLUMNS, headline_metrics, point_rows, title_of
 
+    show.calibration_warnings(found.calibration)
     for metric in headline_metrics(found):
         show.table(title_of(found, metric), COLUMNS, point_rows(found, metric))
     show.line(

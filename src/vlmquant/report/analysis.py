@@ -78,6 +78,7 @@ def analysis_page(found: Analysis, charts: Charts) -> Page:
                 ("Recipe", found.recipe),
                 *((f"Carried out, {name}", _carried_out(tower)) for name, tower in found.towers.items()),
                 ("Pictures", str(calibration["images_from"])),
+                *(("Warning", warning) for warning in calibration.get("warnings", ())),
                 ("Texts", f"{calibration['texts']} texts of {calibration['texts_from']}"),
                 ("Weights", f"sha256 {found.weights_sha256[:12]}"),
             ]

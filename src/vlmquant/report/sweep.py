@@ -183,6 +183,7 @@ def _method(found: Sweep) -> list[Block]:
         *((f"Protocol of {task}", signature) for task, signature in found.protocols.items()),
         ("Weights", f"sha256 {found.weights_sha256[:12]}"),
         ("Calibrated on", measured),
+        *(("Warning", warning) for warning in (calibration or {}).get("warnings", ())),
         ("Machine", f"{machine.cpu_model}, {machine.cores} cores, load {machine.load_average}"),
     ]
     blocks: list[Block] = [Facts(facts)]
