@@ -57,11 +57,6 @@ def folder_of_notes(place: Place) -> Path:
     return place.folder / "notes"
 
 
-def folder_with_a_fake_image(place: Place) -> Path:
-    (place.photos / "broken.jpg").write_bytes(b"not a picture")
-    return place.photos
-
-
 def broken_link(place: Place) -> Path:
     (place.folder / "link").symlink_to(place.folder / "nowhere")
     return place.folder / "link"
@@ -101,7 +96,6 @@ CASES: dict[str, tuple[str, Callable[[Place], object], str]] = {
     "empty folder": ("--calibrate", empty_folder, "nothing' holds no image"),
     "folder of notes": ("--calibrate", folder_of_notes, "notes' holds no image"),
     "a file as folder": ("--calibrate", lambda place: place.photos / "0.png", "0.png"),
-    "not an image": ("--calibrate", folder_with_a_fake_image, "broken.jpg"),
     "no images asked for": ("--images", lambda _: 0, "got 0"),
     "no texts": ("--texts", lambda place: place.recipe("\n\n", ".txt"), "is empty"),
     "texts in no encoding": ("--texts", lambda place: place.photos / "0.png", "0.png"),

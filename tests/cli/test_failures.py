@@ -125,6 +125,7 @@ def test_a_signal_ends_with_every_clean_up(name: str, tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys, time
 from vlmquant import cli
+signal.signal(signal.{name}, signal.SIG_DFL)  # nohup has SIGHUP ignored
 def work(words):
     open({str(tmp_path / "temporary")!r}, "w").close()
     try:

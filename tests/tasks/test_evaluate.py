@@ -172,7 +172,7 @@ def test_without_scikit_learn_a_probe_is_refused_and_left_out(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(DataError, match=r"linear-probe is not possible on .*: scikit-learn is not installed"):
         evaluate(tiny_checkpoint, labelled, cache=tmp_path / "cache", tasks=["linear-probe"])
-    _, skipped = module.choose_tasks(read_image_folder(labelled), None, has_reference=False)
+    _, skipped = module.choose_tasks("dual-encoder", read_image_folder(labelled), None, has_reference=False)
     assert "pip install 'vlmquant[probe]'" in skipped["linear-probe"]
 
 
