@@ -110,6 +110,7 @@ def test_a_calibration_folder_without_images_is_refused(
 
 def test_a_broken_calibration_image_is_named(run, tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"not a picture")
-    code, _, err = run("quantize", tiny_checkpoint, "--calibrate", photos, "-o", tmp_path / "b")
-    assert code == 2
-    assert "broken.jpg" in err
+    code, out, err = run("quantize", tiny_checkpoint, "--calibrate", photos, "-o", tmp_path / "b")
+    assert code == 0, err
+    assert "warning" in out
+    assert "broken.jpg" in out.replace("\n", "")
