@@ -18,7 +18,7 @@ README, GETTING_STARTED = ROOT / "README.md", ROOT / "docs" / "getting-started.m
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 QUICK = {"bench": ["--rounds", "1", "--iterations", "1"], "recover": ["--steps", "2"]}
 """What is added to an example so that it ends in seconds."""
-PICTURES, CLASSES, OF_A_CLASS = 6, ("bus", "dog"), 10
+PICTURES, CLASSES, OF_A_CLASS = 16, ("bus", "dog"), 10
 
 
 def examples(page: Path) -> list[list[str]]:
