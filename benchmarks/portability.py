@@ -4,8 +4,8 @@
 
 Every model is quantized by `static-int8` and proved on the same file: on this CPU; with OpenVINO's kernels capped
 (ONEDNN_MAX_CPU_ISA, which ONNX Runtime ignores); and, where `qemu-x86_64` is installed (Debian: qemu-user), on emulated
-CPUs, whose instructions both engines really see (the small models; a full-size one takes hours there). "placed" is what `--engine auto` takes there. A run that was stopped
-goes on from its `.partial.json`.
+CPUs, whose instructions both engines really see (the small models; a full-size one takes hours there). "placed" is what
+`--engine auto` takes there. A run that was stopped goes on from its `.partial.json`.
 """
 
 import argparse
