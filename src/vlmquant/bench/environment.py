@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from vlmquant.engines import this_cpu
+from vlmquant.engines import ENGINES, this_cpu
 from vlmquant.limits import available_cores
 
-PACKAGES = ("vlmquant", "numpy", "onnxruntime", "openvino", "torch", "transformers")
+PACKAGES = ("vlmquant", "numpy", *sorted(engine.package for engine in ENGINES.values()), "torch", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)

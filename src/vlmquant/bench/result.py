@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmquant.bench.contenders import PRECISIONS, bundle_contender, float_contender
 from vlmquant.bench.environment import Environment
 from vlmquant.bench.measure import Ratio, items_per_second, paired_ratio
 from vlmquant.bench.writing import GENERATION, TOKENS
+from vlmquant.engines import ENGINES
 from vlmquant.errors import DataError
 from vlmquant.files import write_whole
 
@@ -19,12 +21,12 @@ RANDOM_WEIGHTS_SENTENCE = (
     "The weights are random: speed and size are those of the architecture, and nothing here says how accurate it is."
 )
 OUTCOMES = ("ran", "not run", "failed")
-# Bundle contender, float contender of the same engine and what that computes in.
 OWN_FLOATS = {
-    ("bundle-openvino", "openvino-fp32"): "float32",
-    ("bundle-openvino", "openvino-bf16"): "bfloat16",
-    ("bundle-onnxruntime", "onnxruntime-fp32"): "float32",
+    (bundle_contender(name), float_contender(name, precision)): PRECISIONS.get(precision, precision)
+    for name, engine in ENGINES.items()
+    for precision in engine.precisions
 }
+"""Bundle contender, float contender of the same engine, and what that computes in."""
 
 
 @dataclass(frozen=True, kw_only=True)

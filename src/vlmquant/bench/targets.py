@@ -45,7 +45,7 @@ def named_targets(
 
     Raises ModelError where a checkpoint is given something to be held against, or cannot be found.
     """
-    from vlmquant.checkpoints import is_blip
+    from vlmquant.checkpoints import heads_of
     from vlmquant.checkpoints.hub import resolve
 
     if (Path(target) / MANIFEST).is_file():
@@ -56,7 +56,7 @@ def named_targets(
         )
     if against is not None:
         raise ModelError(f"{target!r} is not a bundle; --against takes the float original of a bundle")
-    usual = GENERATION if is_blip(target, allow_pickle=allow_pickle) else "image"
+    usual = "image" if "dual-encoder" in heads_of(target, allow_pickle=allow_pickle) else GENERATION
     return BenchTargets(
         checkpoint=resolve(target, allow_pickle=allow_pickle), component=component or usual, allow_pickle=allow_pickle
     )

@@ -21,7 +21,7 @@ def open_bundle(
     track: Track = silent,
     options: GenerationOptions | None = None,
 ) -> Runner:
-    """Return what a bundle's head is, running on `engine` ("auto", "openvino", "onnxruntime") with `threads` threads.
+    """Return what a bundle's head is, running on `engine` ("auto" or one of `ENGINES`) with `threads` threads.
 
     A dual encoder is a `DualEncoder`; a captioner, answerer or matcher is a `BlipRunner`, which writes as `options`
     say. The first time on a machine the bundle is proved there, and "auto" times the engines for each graph; see

@@ -19,7 +19,7 @@ from typing import Any, get_args
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement_cache import cache_file, read_stored, store
 from vlmquant.bundle.trials import Trials, Way, too_far
-from vlmquant.engines import Arithmetic, choose, installed_engines, safe_arithmetic, this_cpu
+from vlmquant.engines import Arithmetic, choose, installed_engines, this_cpu
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, unknown
 from vlmquant.process import why_no_workers
@@ -113,7 +113,7 @@ def check_engine(name: str) -> None:
         if not installed_engines():
             choose("static")  # says what to install
     elif not engine_called(name).installed:
-        raise EngineError(f"the engine {name} is not installed; run: pip install {name}")
+        raise EngineError(f"the engine {name} is not installed; run: pip install {engine_called(name).package}")
 
 
 def choice() -> str:
@@ -212,7 +212,7 @@ def _ladder(
     preferred = usual_engine(manifest, component)[0] if engine == AUTO else engine
     ordered = sorted(installed, key=lambda name: name != preferred)
     integers = [Way(name, "integer") for name in ordered]
-    safe = [Way(name, safe_arithmetic(name, activations)) for name in ordered]
+    safe = [Way(name, engine_called(name).safe_arithmetic(activations)) for name in ordered]
     integer_steps = [integers] if engine == AUTO and choice() == "measured" else [integers[:1], integers[1:]]
     safe_steps = [safe] if engine == AUTO else [safe[:1], safe[1:]]
     at_risk = _overflows(manifest, component)
@@ -226,7 +226,7 @@ def _unproved(manifest: Manifest, component: str, engine: str, why_not: str | No
     arithmetic: Arithmetic = "integer"
     if _overflows(manifest, component):
         warnings.append(_at_risk())
-        arithmetic = safe_arithmetic(chosen, manifest.components[component].activations)
+        arithmetic = engine_called(chosen).safe_arithmetic(manifest.components[component].activations)
     warning = "; ".join(warnings) or None
     return Placement(engine=chosen, arithmetic=arithmetic, reason=f"{reason}; not proved here", warning=warning)
 

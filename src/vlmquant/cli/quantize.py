@@ -12,6 +12,7 @@ from vlmquant.cli import show
 from vlmquant.cli.budget import USUAL_RECIPE, DataChoice, Run, Source, limits, within
 from vlmquant.cli.manifest import print_bundle
 from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
+from vlmquant.engines import ENGINES
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.presets import RECIPES
@@ -106,7 +107,7 @@ def _split_assignment(value: str) -> tuple[str, str]:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
-    engine: Annotated[str, typer.Option(help="all, openvino or onnxruntime.")] = "all",
+    engine: Annotated[str, typer.Option(help=f"all, {' or '.join(ENGINES)}.")] = "all",
     threads: Threads = None,
     json_output: Json = False,
 ) -> None:

@@ -13,8 +13,6 @@ PAYS = 1.1
 BUSY = 0.5
 """Processes per logical core (load average of the last minute) above which the timings are called rough."""
 
-TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -72,7 +70,7 @@ def in_integers(product: Product) -> bool:
 
 def title(engine: str) -> str:
     """Return the engine's name as its makers write it."""
-    return TITLES.get(engine, engine)
+    return ENGINES[engine].title
 
 
 def written(arithmetic: Arithmetic) -> str:
@@ -137,7 +135,8 @@ def _absences(products: Sequence[Product]) -> Iterable[str]:
 def _nothing(products: Sequence[Product]) -> str:
     if any(product.outcome == "failed" for product in products):
         return " ".join(["Nothing could be measured.", *_absences(products)])
-    return f"No engine is installed, so nothing was measured; run: pip install {' '.join(ENGINES)}."
+    packages = " ".join(entry.package for entry in ENGINES.values())
+    return f"No engine is installed, so nothing was measured; run: pip install {packages}."
 
 
 def _weights(cpu: Cpu) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vlmquant.bench.contenders import bundle_contender, float_contender
 from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
@@ -270,7 +271,7 @@ def _latencies(towers: Towers, points: Sequence[Point], timing: Timing) -> dict[
         names = dict.fromkeys(point.image if component == "image" else point.text for point in deployed)
         contenders = {FLOAT_IN_TORCH: Contender(runner="torch-fp32", path=towers.model.folder)}
         for name in names:
-            runner = f"{engine}-fp32" if name == FLOAT else f"bundle-{towers.runs_on(name)}"
+            runner = float_contender(engine, "f32") if name == FLOAT else bundle_contender(towers.runs_on(name))
             contenders[name] = Contender(runner=runner, path=towers.graph(name, component))
         folder = towers.folder / "latencies"
         found[component] = latencies(contenders, towers.model.folder, component, timing, folder, towers.track)
