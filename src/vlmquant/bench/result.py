@@ -58,8 +58,8 @@ class ContenderResult:
     `bytes_on_disk` is what the benched component needs, graph and weights. `cold_start_seconds` is from the start of
     its process to its first result at batch 1. `peak_rss_bytes` is its process's greatest resident memory.
     For bundles `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels,
-    `fast_int8_mac_share` the share in INT8 kernels that are no reference or emulated ones (None in results older than
-    this field), and `slow_int8_kernels` are the engine's names of the others.
+    `fast_int8_mac_share` the share in INT8 kernels that are neither reference nor emulated ones (None in results older
+    than this field), and `slow_int8_kernels` are the engine's names of the others.
     """
 
     name: str
@@ -158,7 +158,7 @@ class BenchResult:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"this is no bench result ({type(error).__name__}: {error}); run `vlmquant bench`"
+                f"this is not a bench result ({type(error).__name__}: {error}); run `vlmquant bench`"
             ) from error
 
     def write(self, path: Path) -> None:

@@ -135,7 +135,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _print_changes(title: str, changes: "Sequence[Change]") -> None:
-    """Print what changed; a score that is no mean over samples has no flips, and its share of the score instead."""
+    """Print what changed; a score that is not a mean over samples has no flips, and its share of the score instead."""
     from vlmquant.tasks.compare import Comparison
 
     comparisons = [found for found in changes if isinstance(found, Comparison)]

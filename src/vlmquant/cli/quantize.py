@@ -9,7 +9,7 @@ import typer
 
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.budget import USUAL_RECIPE, DataChoice, Run, Source, limits, within
+from vlmquant.cli.budget import USUAL_RECIPE, BundleOutput, CheckpointChoice, DevelopmentData, limits, within
 from vlmquant.cli.manifest import print_bundle
 from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
 from vlmquant.engines import ENGINES
@@ -51,7 +51,7 @@ def quantize(
     json_output: Json = False,
 ) -> None:
     """Turn a float checkpoint into a verified integer bundle."""
-    source = Source(
+    source = CheckpointChoice(
         checkpoint=checkpoint,
         recipe=recipe,
         components=components,
@@ -60,16 +60,16 @@ def quantize(
         images=images,
         allow_pickle=allow_pickle,
     )
-    run = Run(output=output, overwrite=overwrite, json_output=json_output)
+    run = BundleOutput(output=output, overwrite=overwrite, json_output=json_output)
     if max_drop is None and data is None and max_megabytes is None:
         _quantize(source, component_recipe or (), run)
         return
     if component_recipe:
         raise RecipeError("a budget chooses the recipe of every component itself; leave --component-recipe out")
-    within(source, limits(max_drop, max_megabytes), None if data is None else DataChoice(folder=data), run)
+    within(source, limits(max_drop, max_megabytes), None if data is None else DevelopmentData(folder=data), run)
 
 
-def _quantize(source: Source, component_recipe: Sequence[str], run: Run) -> None:
+def _quantize(source: CheckpointChoice, component_recipe: Sequence[str], run: BundleOutput) -> None:
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_checkpoint
 

@@ -29,7 +29,7 @@ class Product:
     is over all runs of all `rounds`, `gmacs_per_second` are 10^9 multiply-accumulates a second at that. `speedup` is
     the fastest float32's `median_ms` divided by this one's, with the slowest and fastest single round; None when no
     float32 ran. For int8, `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8
-    kernels, `fast_int8_mac_share` that in kernels which are no reference or emulated ones.
+    kernels, `fast_int8_mac_share` that in kernels that are neither reference nor emulated ones.
     """
 
     engine: str

@@ -80,7 +80,7 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether the package can be found; it is not imported. A folder of its name without code is no package."""
+        """Whether the package can be found; it is not imported. A folder of its name without code is not a package."""
         with suppress(ImportError, ValueError):
             spec = find_spec(self.package)
             return spec is not None and spec.origin is not None

@@ -58,7 +58,7 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
     """Load the ONNX graph at `path`; `threads` None leaves the number to the engine.
 
     `arithmetic` "float" reaches what lies between QuantizeLinear and DequantizeLinear, not MatMulInteger; "wide" both.
-    Raises EngineError when the package or the file is missing, the file is no graph of one input and one output, or
+    Raises EngineError when the package or the file is missing, the file is not a graph of one input and one output, or
     `precision` is not "f32".
     """
     check_request(NAME, path, threads, precision, PRECISIONS)

@@ -183,7 +183,7 @@ def _bundled(head: Head | None) -> Path:
 def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: GenerationOptions, track: Track) -> Opened:
     if runs_on.engine == TORCH:
         raise EngineError(
-            f"{str(folder)!r} is a quantized bundle; torch (--float) takes the checkpoint it was made from"
+            f"{str(folder)!r} is a quantized bundle; to run in torch (--float), name the checkpoint it was made from"
         )
     _check_on_cpu(folder, runs_on)
     # What it is for is said before the work of checking it.
