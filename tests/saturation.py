@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from vlmquant.engines import ENGINES, Engine
+from vlmquant.engines import ENGINES, Engine, Preference
 from vlmquant.engines.graph import GraphSession, Port
 from vlmquant.engines.session import Arithmetic, Session
 
@@ -91,13 +91,18 @@ def _never(*arguments: Any, **keywords: Any) -> Any:
     raise AssertionError("this engine is not audited")
 
 
-class _Installed(Engine):
-    @property
-    def installed(self) -> bool:
-        return True
-
-
-SATURATING = _Installed(name=NAME, precisions=("f32",), load=load, load_graph=load_graph, audit=_never)
+SATURATING = Engine(
+    name=NAME,
+    title="Saturating",
+    package="onnx",
+    precisions=("f32",),
+    load=load,
+    load_graph=load_graph,
+    audit=_never,
+    preference=lambda activations, cpu: Preference(1, "there is no other"),
+    safe_arithmetic=lambda activations: "float",
+    lacks=lambda precision: None,
+)
 
 
 def only(engines: Sequence[Engine]) -> dict[str, Engine]:

@@ -20,7 +20,7 @@ from vlmquant.lab.coattention.answerer import McanAnswerer
 from vlmquant.lab.coattention.answers import Answers
 from vlmquant.lab.coattention.features import ClipFeatures
 from vlmquant.lab.coattention.network import McanConfig
-from vlmquant.lab.coattention.train import Examples, Schedule, train
+from vlmquant.lab.coattention.train import Examples, TrainingSchedule, train
 from vlmquant.progress import bar
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "packages/streetworld/src/streetworld/weights/street-mcan"
@@ -73,10 +73,10 @@ def main() -> None:
     )
     widths = {"image_width": examples.patches.shape[2], "text_width": examples.tokens.rows.shape[2]}
     if options.paper:
-        config, schedule = McanConfig(**widths, answers=len(answers.texts)), Schedule()
+        config, schedule = McanConfig(**widths, answers=len(answers.texts)), TrainingSchedule()
     else:
         config = McanConfig(**widths, answers=len(answers.texts), width=128, layers=2, heads=4)
-        schedule = Schedule(peak_rate=1e-3)
+        schedule = TrainingSchedule(peak_rate=1e-3)
     begun = time.monotonic()
 
     def report(epoch: int, loss: float) -> None:

@@ -166,7 +166,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Return what JSON `content` holds. Raises ValueError for what is no JSON, in UTF-8, or nested too deep to read."""
+    """Return what JSON `content` holds. Raises ValueError for what is not JSON in UTF-8 or is nested too deep."""
     try:
         return json.loads(content)
     except RecursionError as error:

@@ -25,7 +25,7 @@ _NO_LIMIT_BYTES = 1 << 60
 class Cores:
     """Numbers of cores.
 
-    `physical` (None: the system does not tell) and `logical` are the machine's, `allowed` the logical ones that this
+    `physical` (None: the system does not say) and `logical` are the machine's, `allowed` the logical ones that this
     process is bound to, `usable` the physical ones among them. `cpu_quota_cores` is the CPU time that the cgroup
     grants, in cores; None where there is no limit.
     """
@@ -132,13 +132,13 @@ def memory_limit_bytes(groups: Mapping[str, str], root: Path) -> int | None:
 
 
 def parse_cpu_max(text: str) -> float | None:
-    """Read "quota period", both in microseconds, as cores; None for "max", -1 or anything that is no quota."""
+    """Read "quota period", both in microseconds, as cores; None for "max", -1 or anything that is not a quota."""
     quota, period = (_whole(word) for word in (*text.split(), "", "")[:2])
     return quota / period if quota and period and quota > 0 and period > 0 else None
 
 
 def parse_memory_limit(text: str) -> int | None:
-    """Read a limit in bytes; None for "max", for version 1's largest number and for anything that is no limit."""
+    """Read a limit in bytes; None for "max", for version 1's largest number and for anything that is not a limit."""
     limit = _whole(text.strip())
     return limit if limit is not None and 0 < limit < _NO_LIMIT_BYTES else None
 

@@ -207,7 +207,7 @@ def run_program(module: str, arguments: Sequence[str | Path], threads: int, time
             env=child_environment(threads),
         )
     except subprocess.TimeoutExpired as error:
-        raise WorkerFailed(f"{module} was not done within {timeout_seconds:g} s") from error
+        raise WorkerFailed(f"{module} did not finish within {timeout_seconds:g} s") from error
     if done.returncode:
         written = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise WorkerFailed(f"{module} failed: {written[-1].strip()}")

@@ -16,7 +16,7 @@ class Track(Protocol):
     """Wraps an iterable so that passing through it shows how far the work is."""
 
     def __call__(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-        """Yield every item of `items`; `total` is their number when `len(items)` does not tell."""
+        """Yield every item of `items`; `total` is their number when `len(items)` does not say."""
         ...
 
 

@@ -98,7 +98,7 @@ def test_write_leaves_one_file(tmp_path: Path) -> None:
         ({"schema_version": SCHEMA_VERSION + 1}, "has schema version 2, expected 1"),
         ({"colour": "red"}, "colour"),
         ({"contenders": [{"name": "x"}]}, "measurements"),
-        ({"environment": None}, "this is no bench result"),
+        ({"environment": None}, "this is not a bench result"),
     ],
 )
 def test_other_json_is_refused(change: dict[str, object], message: str) -> None:

@@ -19,8 +19,8 @@ from vlmquant.bundle import Manifest, open_bundle
 from vlmquant.checkpoints import load_blip
 from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
-from vlmquant.data.detect import read
 from vlmquant.data.folders import read_flat_folder
+from vlmquant.data.reader import read
 from vlmquant.data.sets import CaptionedImages, QuestionedImages
 from vlmquant.errors import BudgetError, CalibrationError, DataError, RecipeError
 from vlmquant.models.generate import GenerationOptions

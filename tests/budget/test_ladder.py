@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from vlmquant.budget.ladder import Ladder, Step, climb
+from vlmquant.budget.ladder import Ladder, Rung, climb
 from vlmquant.budget.log import Drop, Tried
 
 LADDER = Ladder(
-    first=Step(name="base"),
-    safe=(Step(name="int8-weights", preset="int8-weights"), Step(name="fp16", preset="fp16")),
+    first=Rung(name="base"),
+    safe=(Rung(name="int8-weights", preset="int8-weights"), Rung(name="fp16", preset="fp16")),
     by_layer=True,
     components=("image", "text"),
 )
@@ -17,9 +17,9 @@ WORST = tuple(f"layer{i}" for i in range(40))
 
 
 def made_up(
-    inside: Callable[[Step], bool], drop: Callable[[Step], float] = lambda step: 1.0
-) -> Callable[[Step], Tried]:
-    def try_step(step: Step) -> Tried:
+    inside: Callable[[Rung], bool], drop: Callable[[Rung], float] = lambda step: 1.0
+) -> Callable[[Rung], Tried]:
+    def try_step(step: Rung) -> Tried:
         points = drop(step)
         return Tried(
             name=step.name,
@@ -36,7 +36,7 @@ def made_up(
     return try_step
 
 
-def run(try_step: Callable[[Step], Tried], rank: Callable[[bool], tuple[str, ...]] = lambda _: WORST) -> list[Tried]:
+def run(try_step: Callable[[Rung], Tried], rank: Callable[[bool], tuple[str, ...]] = lambda _: WORST) -> list[Tried]:
     return climb(LADDER, try_step, rank, "point estimate")
 
 
@@ -90,7 +90,7 @@ def test_everything_is_tried_before_giving_up() -> None:
 
 
 def test_a_family_without_layers_goes_through_its_candidates_in_order() -> None:
-    mixes = Ladder(first=Step(name="a"), safe=(Step(name="b"), Step(name="c")))
+    mixes = Ladder(first=Rung(name="a"), safe=(Rung(name="b"), Rung(name="c")))
 
     def refused(_: bool) -> tuple[str, ...]:
         raise AssertionError("no ranking is needed")

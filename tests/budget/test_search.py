@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vlmquant.budget.budget import Budget
-from vlmquant.budget.ladder import Step
+from vlmquant.budget.ladder import Rung
 from vlmquant.budget.log import Drop, NothingInsideError, Tried
 from vlmquant.budget.search import quantize_within_budget
 from vlmquant.budget.trial import Workshop
@@ -59,7 +59,7 @@ def test_the_worst_layers_stay_float_until_the_drop_is_inside(
 def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
     hard: ClipModel, data: ImageSet, calibration: CalibrationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def beyond(workshop: Workshop, step: Step) -> Tried:
+    def beyond(workshop: Workshop, step: Rung) -> Tried:
         drop = Drop(metric="image cosine", points=3 - len(step.kept_float) / 10, low=1.0, high=4.0, samples=12)
         return Tried(
             name=step.name,

@@ -250,7 +250,7 @@ def test_mistakes_are_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("VLMQUANT_AUTO", "fastest")
     with pytest.raises(EngineError, match=r"VLMQUANT_AUTO.*measured, table"):
         place(bundle, manifest)
-    monkeypatch.setattr(sys.modules["vlmquant.engines"], "find_spec", lambda name: None)
+    monkeypatch.setattr("vlmquant.engines.entry.find_spec", lambda name: None)
     with pytest.raises(EngineError, match="no engine is installed"):
         place(bundle, manifest)
 

@@ -250,7 +250,9 @@ def test_where_no_engine_runs_all_of_them_they_are_refused(
 ) -> None:
     wrong = "[rows[name].update(cosine_min=0.1) for name in rows if (engine == 'openvino') == (name == 'decoder')]"
     FakeProofs(monkeypatch, tmp_path, f"{wrong} if command == 'prove' else rows['decoder'].update(cosine_min=0.2)")
-    with pytest.raises(EngineError, match=r"are not right together: .*gave cosine 0\.2000.*gave cosine 0\.1000"):
+    with pytest.raises(
+        EngineError, match=r"do not give the right results together: .*gave cosine 0\.2000.*gave cosine 0\.1000"
+    ):
         place(captioner, Manifest.read(captioner))
 
 
@@ -325,7 +327,7 @@ def test_an_engine_that_is_not_installed_is_named(bundle: Path, monkeypatch: pyt
 def test_what_only_looks_like_a_package_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "left_over" / "libs").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not dataclasses.replace(ENGINES["openvino"], name="left_over").installed
+    assert not dataclasses.replace(ENGINES["openvino"], package="left_over").installed
     assert not dataclasses.replace(ENGINES["openvino"], name="no_such_package").installed
 
     class Blocked:
@@ -333,4 +335,4 @@ def test_what_only_looks_like_a_package_is_not_installed(tmp_path: Path, monkeyp
             raise ImportError("blocked")
 
     monkeypatch.setattr(sys, "meta_path", [Blocked()])
-    assert not dataclasses.replace(ENGINES["openvino"], name="left_over").installed
+    assert not dataclasses.replace(ENGINES["openvino"], package="left_over").installed

@@ -59,7 +59,7 @@ def test_page_pictures_and_json_are_written(run, tiny_checkpoint, photos, tmp_pa
     ("words", "message"),
     [
         (("--recipe", "int9"), "unknown recipe 'int9'"),
-        (("--recipe", "fp16"), "makes no integers"),
+        (("--recipe", "fp16"), "stores no integers"),
         (("--recipes", "int9"), "unknown recipe 'int9'"),
     ],
 )

@@ -172,7 +172,7 @@ def test_threads_are_bound_where_a_quota_is_smaller(
 
 
 def test_every_verb_takes_quiet_and_verbose() -> None:
-    for command in app.app.registered_commands:
+    for command in app.make_app().registered_commands:
         assert command.callback is not None
         assert {"quiet", "verbose"} <= set(command.callback.__annotations__), command.name
 

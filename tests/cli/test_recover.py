@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vlmquant.bundle import verify
-from vlmquant.cli.app import app
+from vlmquant.cli.app import make_app
 from vlmquant.errors import RecipeError
 
 
@@ -24,7 +24,7 @@ def test_a_recovered_bundle_says_so_and_verifies(tiny_checkpoint: Path, pictures
     output = tmp_path / "bundle"
     arguments = ["recover", str(tiny_checkpoint), "--images", str(pictures), "-o", str(output)]
     options = ["--recipe", "vanilla-w4a4", "--steps", "2", "--components", "image", "--device", "cpu", "--json"]
-    result = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
+    result = CliRunner().invoke(make_app(), [*arguments, *options], catch_exceptions=False)
     assert result.exit_code == 0
     manifest = json.loads(result.stdout)
     assert manifest["components"]["image"]["recipe"]["name"] == "vanilla-w4a4 recovered"
@@ -42,5 +42,5 @@ def test_a_simulation_only_recipe_is_refused_before_any_tuning(
 ) -> None:
     arguments = ["recover", str(tiny_checkpoint), "--images", str(pictures), "-o", str(tmp_path / "b")]
     with pytest.raises(RecipeError, match="simulation only"):
-        CliRunner().invoke(app, [*arguments, "--recipe", "twin-hessian-w4a4"], catch_exceptions=False)
+        CliRunner().invoke(make_app(), [*arguments, "--recipe", "twin-hessian-w4a4"], catch_exceptions=False)
     assert not list(tmp_path.iterdir())

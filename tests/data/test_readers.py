@@ -14,9 +14,9 @@ from PIL import Image
 from vlmquant.data.captions import read_caption_table
 from vlmquant.data.cifar import read_cifar
 from vlmquant.data.coco import read_coco_captions, read_karpathy, read_vqa
-from vlmquant.data.detect import read
 from vlmquant.data.folders import read_flat_folder, read_image_folder, read_numbered_folders
 from vlmquant.data.hub import read_hub
+from vlmquant.data.reader import read
 from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
 from vlmquant.data.webdataset import read_webdataset
 from vlmquant.errors import DataError

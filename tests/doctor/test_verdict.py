@@ -4,7 +4,7 @@ import pytest
 
 from vlmquant.doctor.contenders import Arithmetic
 from vlmquant.doctor.products import Product
-from vlmquant.doctor.verdict import Verdict, judge
+from vlmquant.doctor.verdict import Recommendation, judge
 from vlmquant.engines import Cpu
 from vlmquant.limits import Cores
 
@@ -30,7 +30,7 @@ def absent(engine: str, arithmetic: Arithmetic, reason: str, outcome: str = "not
     return Product(engine=engine, arithmetic=arithmetic, outcome=outcome, reason=reason)
 
 
-def verdict(*products: Product, cpu: Cpu = EXACT, cores: Cores = CORES, load: float | None = 0.1) -> Verdict:
+def verdict(*products: Product, cpu: Cpu = EXACT, cores: Cores = CORES, load: float | None = 0.1) -> Recommendation:
     return judge(products, cpu, cores, load)
 
 
@@ -108,7 +108,7 @@ def test_when_every_engine_fails_the_reasons_are_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu", "words"), [(EXACT, "are exact"), (INEXACT, "neither VNNI nor AMX"), (UNKNOWN, "does not tell")]
+    ("cpu", "words"), [(EXACT, "are exact"), (INEXACT, "neither VNNI nor AMX"), (UNKNOWN, "does not say")]
 )
 def test_it_says_whether_the_weights_must_be_small(cpu: Cpu, words: str) -> None:
     found = verdict(ORT_F32, ORT_INT8, cpu=cpu)

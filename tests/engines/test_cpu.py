@@ -147,8 +147,8 @@ def test_a_version_is_found_under_another_distribution(monkeypatch):
             return "9.9"
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("vlmquant.engines.version", version)
-    monkeypatch.setattr("vlmquant.engines.packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    monkeypatch.setattr("vlmquant.engines.entry.version", version)
+    monkeypatch.setattr("vlmquant.engines.entry.packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
     assert engine("onnxruntime").version == "9.9"
     assert engine("openvino").version == "unknown"
 

@@ -1,10 +1,9 @@
-"""A task is one file and one row; which tasks run follows from the model's head and the data."""
+"""Which tasks run follows from the model's head and the data."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from brightness import count_bright
 from PIL import Image
 
 from fakes import tiny_blip_folder
@@ -15,11 +14,9 @@ from vlmquant.errors import DataError, ExitCode, ModelError, NotComparableError
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.report.evaluation import evaluation_page
 from vlmquant.report.formats import to_dict, to_markdown
-from vlmquant.tasks.catalogue import TASKS, choose_tasks
-from vlmquant.tasks.compare import compare_results
+from vlmquant.tasks.catalogue import choose_tasks
 from vlmquant.tasks.evaluate import evaluate
 from vlmquant.tasks.runs import read_evidence, save_run
-from vlmquant.tasks.task import Task
 
 SHORT = GenerationOptions(max_new_tokens=4)
 
@@ -42,28 +39,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def captioners(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("blips")
     return tiny_blip_folder(folder / "one", "captioning"), tiny_blip_folder(folder / "two", "captioning", seed=1)
-
-
-def test_a_new_task_is_one_file_and_one_row(
-    tiny_checkpoint: Path, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = Task(head="dual-encoder", run=count_bright, compare=compare_results)
-    monkeypatch.setitem(TASKS, "brightness", row)
-    found = evaluate(
-        tiny_checkpoint,
-        told / "images",
-        reference=tiny_checkpoint,
-        max_drop_points=100,
-        cache=tmp_path / "cache",
-    )
-    assert found.results["brightness"].metrics == {"bright": 0.5}
-    assert found.results["brightness"].subject["engine"] == "torch"
-    assert found.comparisons["brightness"][0].difference.estimate == 0
-    assert found.verdict == "within"
-    save_run(tmp_path / "run", found)
-    evidence = read_evidence([tmp_path / "run"])
-    assert evidence.runs[0].comparisons == found.comparisons
-    assert "brightness bright" in to_markdown(evaluation_page(evidence))
 
 
 def test_without_a_name_the_tasks_of_the_head_run_and_the_report_shows_changed_captions(

@@ -12,8 +12,7 @@ import pytest
 import vlmquant.video.watch as watching
 from vlmquant.errors import DataError, VideoError
 from vlmquant.models.spec import ImageSpec
-from vlmquant.video import pipeline, sources
-from vlmquant.video.detect import detect
+from vlmquant.video import pipeline
 from vlmquant.video.events import EventRule
 from vlmquant.video.score import EventQuery
 from vlmquant.video.sources.source import Frame, Gap, VideoInfo
@@ -146,14 +145,6 @@ def test_mistakes_are_found_before_the_first_frame() -> None:
         watch(MadeUp(1, bool), RedEncoder(), [RED], fps=0)
     with pytest.raises(DataError, match="no event"):
         watch(MadeUp(1, bool), RedEncoder(), [])
-
-
-def test_a_new_kind_of_source_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = MadeUp(30, lambda index: 10 <= index < 20)
-    monkeypatch.setitem(sources.SOURCES, "made-up", lambda name, stream: made)
-    detection = detect("made-up://camera", RedEncoder(), ["red"], fps=10, rule=SHARP)
-    assert [(event.start_seconds, event.end_seconds) for event in detection.events] == [(1.0, 2.0)]
-    assert made.closed
 
 
 def peak_bytes(count: int, folder: Path) -> int:

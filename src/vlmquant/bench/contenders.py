@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.bench.writing import GENERATION, bundle_writer, float_writer
-from vlmquant.engines import Coverage, engine
-from vlmquant.engines.openvino import capabilities
+from vlmquant.engines import ENGINES, Coverage, Engine
 from vlmquant.engines.session import AnyArray
 
 if TYPE_CHECKING:
     import torch
 
 CHECKPOINT, FLOAT_ONNX, BUNDLE = "checkpoint", "float ONNX", "bundle"
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16"}
+"""The precisions of engines, as they are written in texts."""
 
 
 @dataclass(frozen=True)
@@ -94,37 +95,6 @@ def without_dynamic_int8() -> str | None:
     return None
 
 
-def onnxruntime_f32(path: Path, component: str, threads: int) -> Running:
-    """The float ONNX graph on ONNX Runtime."""
-    return _float_graph("onnxruntime", path, threads, "f32")
-
-
-def openvino_f32(path: Path, component: str, threads: int) -> Running:
-    """The float ONNX graph on OpenVINO, forced to compute in float32."""
-    return _float_graph("openvino", path, threads, "f32")
-
-
-def openvino_bf16(path: Path, component: str, threads: int) -> Running:
-    """The float ONNX graph on OpenVINO, computing in bfloat16."""
-    return _float_graph("openvino", path, threads, "bf16")
-
-
-def without_bf16() -> str | None:
-    """Say so when OpenVINO finds no bfloat16 arithmetic in this CPU."""
-    found = capabilities()
-    return None if "BF16" in found else f"this CPU has no BF16; OpenVINO lists {', '.join(found)}"
-
-
-def bundle_on_openvino(path: Path, component: str, threads: int) -> Running:
-    """The bundle's graph on OpenVINO."""
-    return _bundle("openvino", path, component, threads)
-
-
-def bundle_on_onnxruntime(path: Path, component: str, threads: int) -> Running:
-    """The bundle's graph on ONNX Runtime."""
-    return _bundle("onnxruntime", path, component, threads)
-
-
 TORCH = ("torch", "transformers")
 # What torch says about its own ageing parts and about shapes that tracing fixes; tracing reads every property of
 # transformers' modules, the deprecated ones too.
@@ -136,6 +106,42 @@ _EXPECTED_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (".*is_gradient_checkpointing", FutureWarning),
 )
 
+
+def float_contender(engine: str, precision: str) -> str:
+    """Return the name of the contender that runs the float graph on `engine`, computing in `precision`."""
+    return f"{engine}-{'fp32' if precision == 'f32' else precision}"
+
+
+def bundle_contender(engine: str) -> str:
+    """Return the name of the contender that runs the bundle on `engine`."""
+    return f"bundle-{engine}"
+
+
+def _float_graph(engine: Engine, precision: str) -> Contender:
+    """The float ONNX graph, forced to compute in `precision`."""
+
+    def build(path: Path, component: str, threads: int) -> Running:
+        del component
+        return Running(engine.load(path, threads, precision), lambda: bytes_on_disk(path))
+
+    return Contender(
+        runs_on=FLOAT_ONNX, packages=(*TORCH, engine.package), build=build, why_not=lambda: engine.lacks(precision)
+    )
+
+
+def _bundle_on(engine: Engine) -> Contender:
+    """The bundle's graph."""
+
+    def build(path: Path, component: str, threads: int) -> Running:
+        if component == GENERATION:
+            return _writing(*bundle_writer(engine.name, path, threads))
+        return Running(
+            engine.load(path, threads), lambda: bytes_on_disk(path), lambda example: engine.audit(path, example)
+        )
+
+    return Contender(runs_on=BUNDLE, packages=(engine.package,), build=build, writes=True)
+
+
 CONTENDERS: dict[str, Contender] = {
     "torch-fp32": Contender(runs_on=CHECKPOINT, packages=TORCH, build=torch_fp32, writes=True),
     "torch-dynamic-int8": Contender(
@@ -144,30 +150,13 @@ CONTENDERS: dict[str, Contender] = {
     "torchscript-dynamic-int8": Contender(
         runs_on=CHECKPOINT, packages=TORCH, build=torchscript_dynamic_int8, why_not=without_dynamic_int8
     ),
-    "onnxruntime-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "onnxruntime"), build=onnxruntime_f32),
-    "openvino-fp32": Contender(runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_f32),
-    "openvino-bf16": Contender(
-        runs_on=FLOAT_ONNX, packages=(*TORCH, "openvino"), build=openvino_bf16, why_not=without_bf16
-    ),
-    "bundle-openvino": Contender(runs_on=BUNDLE, packages=("openvino",), build=bundle_on_openvino, writes=True),
-    "bundle-onnxruntime": Contender(
-        runs_on=BUNDLE, packages=("onnxruntime",), build=bundle_on_onnxruntime, writes=True
-    ),
+    **{
+        float_contender(name, precision): _float_graph(engine, precision)
+        for name, engine in ENGINES.items()
+        for precision in engine.precisions
+    },
+    **{bundle_contender(name): _bundle_on(engine) for name, engine in ENGINES.items()},
 }
-
-
-def _float_graph(name: str, path: Path, threads: int, precision: str) -> Running:
-    return Running(engine(name).load(path, threads, precision), lambda: bytes_on_disk(path))
-
-
-def _bundle(name: str, path: Path, component: str, threads: int) -> Running:
-    if component == GENERATION:
-        return _writing(*bundle_writer(name, path, threads))
-    return Running(
-        engine(name).load(path, threads),
-        lambda: bytes_on_disk(path),
-        lambda example: engine(name).audit(path, example),
-    )
 
 
 def _writing(run: Callable[[AnyArray], object], size: int) -> Running:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from vlmquant.engines import this_cpu
+from vlmquant.engines import ENGINES, this_cpu
 from vlmquant.limits import available_cores
 
-PACKAGES = ("vlmquant", "numpy", "onnxruntime", "openvino", "torch", "transformers")
+PACKAGES = ("vlmquant", "numpy", *sorted(engine.package for engine in ENGINES.values()), "torch", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """The machine at the start of a bench.
 
-    `cpu_features` are names of `engines.cpu.INSTRUCTION_SETS`, or None when the system does not tell. `cores` are
+    `cpu_features` are names of `engines.cpu.INSTRUCTION_SETS`, or None when the system does not say. `cores` are
     those this process may use, within its quota of CPU time. `load_average` is over 1, 5 and 15 minutes, None where
     there is no such thing.
     `packages` maps a distribution to its version, or None when it is not installed.

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmquant.bench.contenders import PRECISIONS, bundle_contender, float_contender
 from vlmquant.bench.environment import Environment
 from vlmquant.bench.measure import Ratio, items_per_second, paired_ratio
 from vlmquant.bench.writing import GENERATION, TOKENS
+from vlmquant.engines import ENGINES
 from vlmquant.errors import DataError
 from vlmquant.files import write_whole
 
@@ -19,12 +21,12 @@ RANDOM_WEIGHTS_SENTENCE = (
     "The weights are random: speed and size are those of the architecture, and nothing here says how accurate it is."
 )
 OUTCOMES = ("ran", "not run", "failed")
-# Bundle contender, float contender of the same engine and what that computes in.
 OWN_FLOATS = {
-    ("bundle-openvino", "openvino-fp32"): "float32",
-    ("bundle-openvino", "openvino-bf16"): "bfloat16",
-    ("bundle-onnxruntime", "onnxruntime-fp32"): "float32",
+    (bundle_contender(name), float_contender(name, precision)): PRECISIONS.get(precision, precision)
+    for name, engine in ENGINES.items()
+    for precision in engine.precisions
 }
+"""Bundle contender, float contender of the same engine, and what that computes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,8 @@ class ContenderResult:
     `bytes_on_disk` is what the benched component needs, graph and weights. `cold_start_seconds` is from the start of
     its process to its first result at batch 1. `peak_rss_bytes` is its process's greatest resident memory.
     For bundles `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels,
-    `fast_int8_mac_share` the share in INT8 kernels that are no reference or emulated ones (None in results older than
-    this field), and `slow_int8_kernels` are the engine's names of the others.
+    `fast_int8_mac_share` the share in INT8 kernels that are neither reference nor emulated ones (None in results older
+    than this field), and `slow_int8_kernels` are the engine's names of the others.
     """
 
     name: str
@@ -156,7 +158,7 @@ class BenchResult:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"this is no bench result ({type(error).__name__}: {error}); run `vlmquant bench`"
+                f"this is not a bench result ({type(error).__name__}: {error}); run `vlmquant bench`"
             ) from error
 
     def write(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmquant.bench.contenders import BUNDLE, CHECKPOINT, CONTENDERS, FLOAT_ONNX
+from vlmquant.bench.contenders import BUNDLE, CHECKPOINT, CONTENDERS, FLOAT_ONNX, bundle_contender
 from vlmquant.bench.environment import this_environment
 from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
@@ -117,7 +117,7 @@ def _auto(
     (engine, arithmetic), *others = ways
     if others:
         return None, f"{in_words(placements)}: {reason}"
-    return (f"bundle-{engine}" if arithmetic == "integer" else None), reason
+    return (bundle_contender(engine) if arithmetic == "integer" else None), reason
 
 
 def _checked_manifest(targets: BenchTargets) -> Manifest | None:

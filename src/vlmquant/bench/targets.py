@@ -17,7 +17,7 @@ COMPONENTS = (*TOWERS, GENERATION)
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTargets:
-    """What to bench: a bundle folder, the folder of the float checkpoint to hold against it, or both; one component.
+    """What to bench: a bundle folder, the folder of the float checkpoint to compare it with, or both; one component.
 
     `allow_pickle` also reads a checkpoint whose weights are a pickle.
 
@@ -43,9 +43,9 @@ def named_targets(
 
     `component` None takes the image tower of a CLIP, and `GENERATION` of a BLIP.
 
-    Raises ModelError where a checkpoint is given something to be held against, or cannot be found.
+    Raises ModelError where a checkpoint is given something to compare it with, or cannot be found.
     """
-    from vlmquant.checkpoints import is_blip
+    from vlmquant.checkpoints import heads_of
     from vlmquant.checkpoints.hub import resolve
 
     if (Path(target) / MANIFEST).is_file():
@@ -56,7 +56,7 @@ def named_targets(
         )
     if against is not None:
         raise ModelError(f"{target!r} is not a bundle; --against takes the float original of a bundle")
-    usual = GENERATION if is_blip(target, allow_pickle=allow_pickle) else "image"
+    usual = "image" if "dual-encoder" in heads_of(target, allow_pickle=allow_pickle) else GENERATION
     return BenchTargets(
         checkpoint=resolve(target, allow_pickle=allow_pickle), component=component or usual, allow_pickle=allow_pickle
     )

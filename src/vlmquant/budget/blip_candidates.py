@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from vlmquant.budget.budget import Budget
-from vlmquant.budget.ladder import Ladder, Step
+from vlmquant.budget.ladder import Ladder, Rung
 from vlmquant.budget.yardstick import TEXT_METRICS, Metric
 from vlmquant.build.build import check_exportable, quantize_model
 from vlmquant.bundle.open import open_bundle
@@ -36,7 +36,7 @@ WARM_UP_RUNS, TIMED_RUNS = 1, 5
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BlipCandidates:
-    """See `trial.Family`. `options` are those of decoding, the same for the float model."""
+    """See `trial.Candidates`. `options` are those of decoding, the same for the float model."""
 
     model: BlipModel
     calibration: CalibrationSet | None
@@ -54,7 +54,7 @@ class BlipCandidates:
     @property
     def ladder(self) -> Ladder:
         """The mixes, in their order."""
-        first, *rest = (Step(name=name) for name in self.mixes)
+        first, *rest = (Rung(name=name) for name in self.mixes)
         return Ladder(first=first, safe=tuple(rest))
 
     def check(self) -> None:
@@ -75,7 +75,7 @@ class BlipCandidates:
         """Return the float model."""
         return self.model.runner(self.options)
 
-    def build(self, step: Step, folder: Path) -> None:
+    def build(self, step: Rung, folder: Path) -> None:
         """Write the bundle of a mix."""
         quantize_model(self.model, self._recipes(step.name), self.calibration, folder, track=self.track)
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from vlmquant.budget.budget import Budget
-from vlmquant.budget.ladder import Ladder, Step
+from vlmquant.budget.ladder import Ladder, Rung
 from vlmquant.budget.yardstick import Metric, Texts, encoder_metrics
 from vlmquant.build.build import check_exportable, recipes_of, write_bundle
 from vlmquant.bundle.open import open_bundle
@@ -26,7 +26,7 @@ from vlmquant.models.heads import as_encoder
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import plan_tower
-from vlmquant.quantize.damage import Plan, swapped
+from vlmquant.quantize.damage import TowerPlan, swapped
 from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe
 from vlmquant.quantize.sensitivity import LayerSensitivity, plan_sensitivity
@@ -39,7 +39,7 @@ WARM_UP_RUNS, TIMED_RUNS = 3, 15
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClipCandidates:
-    """See `trial.Family`. Calibration and smoothing are done once and shared by all candidates that need them."""
+    """See `trial.Candidates`. Calibration and smoothing are done once and shared by all candidates that need them."""
 
     model: ClipModel
     calibration: CalibrationSet | None
@@ -48,7 +48,7 @@ class ClipCandidates:
     engine: str = "auto"
     threads: int | None = None
     track: Track = silent
-    _plans: dict[tuple[Recipe, str], Plan] = field(default_factory=dict)
+    _plans: dict[tuple[Recipe, str], TowerPlan] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -58,8 +58,8 @@ class ClipCandidates:
     @property
     def ladder(self) -> Ladder:
         """All in integers, then layer by layer, then the safe presets."""
-        safe = tuple(Step(name=preset, preset=preset) for preset in SAFE_PRESETS)
-        return Ladder(first=Step(name=self.base.name), safe=safe, by_layer=True, components=self.components)
+        safe = tuple(Rung(name=preset, preset=preset) for preset in SAFE_PRESETS)
+        return Ladder(first=Rung(name=self.base.name), safe=safe, by_layer=True, components=self.components)
 
     def check(self) -> None:
         """Raise RecipeError or CalibrationError where the base recipe cannot make a bundle."""
@@ -74,7 +74,7 @@ class ClipCandidates:
         """Return the float encoder."""
         return self.model.encoder()
 
-    def build(self, step: Step, folder: Path) -> None:
+    def build(self, step: Rung, folder: Path) -> None:
         """Write the bundle of a candidate."""
         recipe = self._base if step.preset is None else replace(get_recipe(step.preset), outliers=None)
         recipe = replace(recipe, smoothing=step.smoothing)
@@ -120,7 +120,7 @@ class ClipCandidates:
         """The base recipe without its own handling of outliers: the search handles them."""
         return replace(self.base, outliers=None)
 
-    def _plan(self, recipe: Recipe, component: str) -> Plan:
+    def _plan(self, recipe: Recipe, component: str) -> TowerPlan:
         if (recipe, component) not in self._plans:
             tower = self.model.tower(component)
             title = f"Calibrating the {component} tower"

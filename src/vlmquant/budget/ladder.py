@@ -11,7 +11,7 @@ from vlmquant.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Rung:
     """One candidate to try: the base recipe, or what the family knows by `name`, with what is changed about it.
 
     `preset` is another recipe than the base one. `kept_float` are layers that stay float, `components` those that are
@@ -32,13 +32,13 @@ class Ladder:
     With `by_layer`, smoothing, layers in float and one of the `components` alone come between them.
     """
 
-    first: Step
-    safe: tuple[Step, ...]
+    first: Rung
+    safe: tuple[Rung, ...]
     by_layer: bool = False
     components: tuple[str, ...] = ()
 
 
-Try = Callable[[Step], Tried]
+Try = Callable[[Rung], Tried]
 Rank = Callable[[bool], Sequence[str]]
 """From "smoothed or not" to all layers of all components, the one whose quantization does most damage first."""
 
@@ -72,7 +72,7 @@ def climb(ladder: Ladder, try_step: Try, rank: Rank, rule: Rule, *, max_latency_
     return tried
 
 
-def _fewest_float(try_step: Try, worst: Sequence[str], base: Step) -> list[Tried]:
+def _fewest_float(try_step: Try, worst: Sequence[str], base: Rung) -> list[Tried]:
     tried: list[Tried] = []
 
     def enough(count: int) -> bool:
@@ -94,7 +94,7 @@ def _fewest_float(try_step: Try, worst: Sequence[str], base: Step) -> list[Tried
     return tried
 
 
-def _one_component(ladder: Ladder, smoothing: bool) -> Iterator[Step]:
+def _one_component(ladder: Ladder, smoothing: bool) -> Iterator[Rung]:
     if len(ladder.components) > 1:
         for component in ladder.components:
             name = f"{ladder.first.name}, {component} only"

@@ -17,8 +17,8 @@ class Drop:
     """By how many points (percent) a candidate is worse than the float model, with the paired 95 % interval.
 
     Negative where it is better. Both answered the same samples. `metric` is the worst one where a task
-    has several (both directions of retrieval, both towers' cosines). A point of a score that is no share (CIDEr) is a
-    hundredth.
+    has several (both directions of retrieval, both towers' cosines). A point of a score that is not a share (CIDEr) is
+    a hundredth.
     """
 
     metric: str

@@ -14,7 +14,7 @@ from vlmquant.budget.budget import Budget
 from vlmquant.budget.clip_candidates import ClipCandidates
 from vlmquant.budget.ladder import climb
 from vlmquant.budget.log import SEARCH, NothingInsideError, SearchLog, confirmation
-from vlmquant.budget.trial import Family, Workshop
+from vlmquant.budget.trial import Candidates, Workshop
 from vlmquant.budget.yardstick import Yardstick
 from vlmquant.build.build import new_bundle
 from vlmquant.bundle.manifest import add_file
@@ -54,7 +54,7 @@ def quantize_within_budget(
 
     Raises what `search` raises, and RecipeError where a BLIP is given a recipe or components.
     """
-    family: Family
+    family: Candidates
     if isinstance(model, BlipModel):
         if recipe is not None or components is not None:
             raise RecipeError(
@@ -79,12 +79,14 @@ def quantize_within_budget(
             track=track,
         )
     else:
-        raise RecipeError(f"{model.name!r} is a {model.head}, which no search knows; quantize it by a recipe")
+        raise RecipeError(
+            f"{model.name!r} is a {model.head}, which a search cannot choose a recipe for; quantize it with one"
+        )
     return search(family, data, budget, output, overwrite=overwrite, track=track)
 
 
 def search(
-    family: Family,
+    family: Candidates,
     data: ImageSet,
     budget: Budget,
     output: str | Path,

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlmquant.budget.budget import Budget
-from vlmquant.budget.ladder import Ladder, Step
+from vlmquant.budget.ladder import Ladder, Rung
 from vlmquant.budget.log import Tried
 from vlmquant.budget.yardstick import Metric, Yardstick
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.data.sets import ImageSet
 
 
-class Family(Protocol):
+class Candidates(Protocol):
     """What a family of models supplies to a search: its candidates, and how one is built, opened and timed."""
 
     @property
@@ -45,7 +45,7 @@ class Family(Protocol):
         """Return what runs the float model."""
         ...
 
-    def build(self, step: Step, folder: Path) -> None:
+    def build(self, step: Rung, folder: Path) -> None:
         """Write the bundle of a candidate to `folder`, which does not exist."""
         ...
 
@@ -66,13 +66,13 @@ class Family(Protocol):
 class Workshop:
     """Tries the steps of one search. `scratch` is an empty folder for bundles; those not inside are removed at once."""
 
-    family: Family
+    family: Candidates
     yardstick: Yardstick
     budget: Budget
     scratch: Path
     _folders: dict[str, Path] = field(default_factory=dict)
 
-    def try_step(self, step: Step) -> Tried:
+    def try_step(self, step: Rung) -> Tried:
         """Build, score and time one candidate."""
         started = time.perf_counter()
         folder = self.scratch / f"{len(list(self.scratch.iterdir()))}-{time.monotonic_ns()}"

@@ -92,7 +92,7 @@ def check_free(output: Path, overwrite: bool) -> None:
     try:
         manifest = Manifest.read(output)
     except BundleError as error:
-        raise BundleError(f"{str(output)!r} exists and is no bundle that can be read ({error}); remove it") from error
+        raise BundleError(f"{str(output)!r} exists and is a bundle that cannot be read ({error}); remove it") from error
     if not overwrite:
         raise BundleError(f"bundle {str(output)!r} exists; pass --overwrite or choose another output folder")
     if strange := unlisted(output, manifest, hidden=True):

@@ -21,8 +21,8 @@ def required_instruction_sets(graphs: Iterable[Path]) -> tuple[str, ...]:
 def overflowing_factors(path: Path) -> tuple[str, ...]:
     """Return the names of the INT8 tensors of an ONNX graph that could overflow where they meet INT8 activations.
 
-    What counts is the integers that are in the file, not what a recipe promised. Of what is no stored weight, such as
-    the second activation of an attention product, the largest integers are expected.
+    What counts is the integers that are in the file, not what a recipe promised. Of what is not a stored weight, such
+    as the second activation of an attention product, the largest integers are expected.
     """
     graph = onnx.load(path).graph
     makers = {name: node for node in graph.node for name in node.output}

@@ -24,7 +24,8 @@ from vlmquant.progress import Track
 from vlmquant.quantize.attention import plain_attention
 from vlmquant.quantize.recipes.recipe import Recipe
 
-TOOLS = ("vlmquant", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")
+TOOLS = ("vlmquant", "torch", "transformers", "onnx", "onnxscript", "numpy", "pillow")
+"""What decides a bundle beside the engines, whose versions go into the manifest as well."""
 
 
 def write_proved(
@@ -80,7 +81,7 @@ def write_proved(
         components=components,
         requires_any_of=required_instruction_sets(folder / part.file for part in components.values()),
         files={path.name: file_facts(path) for path in sorted(folder.iterdir())},
-        tools={tool: version(tool) for tool in TOOLS},
+        tools={**{tool: version(tool) for tool in TOOLS}, **{name: engine(name).version for name in found}},
     ).write(folder)
 
 

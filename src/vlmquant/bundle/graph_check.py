@@ -175,7 +175,7 @@ def _check_tensor(tensor: memoryview, graph: _Graph) -> None:
         if location not in graph.weights:
             graph.refuse(f"keeps weights in {location[:60]!r}, a file that the manifest does not list")
         if type_ == _INT64:
-            graph.refuse(f"keeps {name[:60]!r}, which is no weight, in another file")
+            graph.refuse(f"keeps {name[:60]!r}, which is not a weight, in another file")
         held = graph.weights[location]
     # Two elements of 4 bits are the most that a byte holds.
     if elements > 2 * held:

@@ -172,7 +172,7 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Read the manifest of a bundle folder.
 
-        Raises BundleError when the folder is no bundle, the schema is newer than this program, a field is missing or
+        Raises BundleError when the folder is not a bundle, the schema is newer than this program, a field is missing or
         of another type, or a file name leads out of the folder.
         """
         path = folder / MANIFEST

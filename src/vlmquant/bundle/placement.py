@@ -19,7 +19,7 @@ from typing import Any, get_args
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.placement_cache import cache_file, read_stored, store
 from vlmquant.bundle.trials import Trials, Way, too_far
-from vlmquant.engines import Arithmetic, choose, installed_engines, safe_arithmetic, this_cpu
+from vlmquant.engines import Arithmetic, choose, installed_engines, this_cpu
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, unknown
 from vlmquant.process import why_no_workers
@@ -97,7 +97,7 @@ def place(
 
 
 def _remembered(stored: Mapping[str, Any], manifest: Manifest, engine: str) -> dict[str, Placement] | None:
-    """Return what was found before; None where nothing was, or what is no outcome of `place`."""
+    """Return what was found before; None where nothing was, or what is not an outcome of `place`."""
     with suppress(KeyError, TypeError, OverflowError, EngineError):
         placements = {component: Placement(**stored[component]) for component in manifest.components}
         possible = {component: list(chain(*_ladder(manifest, component, engine))) for component in placements}
@@ -113,7 +113,7 @@ def check_engine(name: str) -> None:
         if not installed_engines():
             choose("static")  # says what to install
     elif not engine_called(name).installed:
-        raise EngineError(f"the engine {name} is not installed; run: pip install {name}")
+        raise EngineError(f"the engine {name} is not installed; run: pip install {engine_called(name).package}")
 
 
 def choice() -> str:
@@ -145,7 +145,7 @@ def warnings_of(placements: Mapping[str, Placement]) -> tuple[str, ...]:
 
 
 def in_words(placements: Mapping[str, Placement]) -> str:
-    """Return the engines in few words: one name where all components share it."""
+    """Return the engines in short: one name where all components share it."""
     ways = {component: str(placed.way) for component, placed in placements.items()}
     if len(set(ways.values())) == 1:
         return next(iter(ways.values()))
@@ -167,7 +167,9 @@ def _place_together(trials: Trials, engine: str) -> dict[str, Placement]:
         if (reason := trials.why_not_together({name: one.way for name, one in placements.items()})) is None:
             return {name: replace(placed, warning=_joined(wrong, placed)) for name, placed in placements.items()}
         wrong.append(f"{in_words(placements)}: {reason}")
-    raise EngineError(f"the graphs of {trials.manifest.name!r} are not right together: {'; '.join(wrong)}")
+    raise EngineError(
+        f"the graphs of {trials.manifest.name!r} do not give the right results together: {'; '.join(wrong)}"
+    )
 
 
 def _joined(wrong: list[str], placed: Placement) -> str | None:
@@ -198,7 +200,7 @@ def _place(trials: Trials, component: str, engine: str, installed: Sequence[str]
             )
     again = "; try again when this machine is less busy, or take the bundle on trust (--no-probe)"
     raise EngineError(
-        f"no engine here computes {component!r} of {manifest.name!r} right: {'; '.join(wrong)}"
+        f"no engine here computes {component!r} of {manifest.name!r} correctly: {'; '.join(wrong)}"
         + (again if trials.failed else "")
     )
 
@@ -212,7 +214,7 @@ def _ladder(
     preferred = usual_engine(manifest, component)[0] if engine == AUTO else engine
     ordered = sorted(installed, key=lambda name: name != preferred)
     integers = [Way(name, "integer") for name in ordered]
-    safe = [Way(name, safe_arithmetic(name, activations)) for name in ordered]
+    safe = [Way(name, engine_called(name).safe_arithmetic(activations)) for name in ordered]
     integer_steps = [integers] if engine == AUTO and choice() == "measured" else [integers[:1], integers[1:]]
     safe_steps = [safe] if engine == AUTO else [safe[:1], safe[1:]]
     at_risk = _overflows(manifest, component)
@@ -226,7 +228,7 @@ def _unproved(manifest: Manifest, component: str, engine: str, why_not: str | No
     arithmetic: Arithmetic = "integer"
     if _overflows(manifest, component):
         warnings.append(_at_risk())
-        arithmetic = safe_arithmetic(chosen, manifest.components[component].activations)
+        arithmetic = engine_called(chosen).safe_arithmetic(manifest.components[component].activations)
     warning = "; ".join(warnings) or None
     return Placement(engine=chosen, arithmetic=arithmetic, reason=f"{reason}; not proved here", warning=warning)
 
@@ -234,7 +236,7 @@ def _unproved(manifest: Manifest, component: str, engine: str, why_not: str | No
 def _overflows(manifest: Manifest, component: str) -> bool:
     """Whether sums of this component's integers can overflow in the 16 bits that this CPU may add them in.
 
-    A CPU that does not tell what it multiplies may be one of those.
+    A CPU that does not say what it multiplies may be one of those.
     """
     integers = manifest.components[component].activations != "float"
     return bool(manifest.requires_any_of) and integers and not this_cpu().exact_dot_product

@@ -23,7 +23,7 @@ KERNEL_VARIABLES = ("ONEDNN_", "DNNL_")
 LARGEST_BYTES = 1 << 20
 """No file that `store` wrote is larger."""
 
-# What could not be written, by the file that it was for: found anew in each process, but not at each opening in it.
+# What could not be written, by the file that it was for: found again in each process, but not at each opening in it.
 _unwritten: dict[Path, dict[str, Any]] = {}
 
 

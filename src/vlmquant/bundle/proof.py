@@ -138,7 +138,7 @@ def _found(
         if found.rows[name].shape != (count, width):
             raise BundleError(
                 f"{name} on {on} gives results of shape {found.rows[name].shape}, stored are {(count, width)}; "
-                "they are not of one bundle"
+                "they are from different bundles"
             )
     return found
 

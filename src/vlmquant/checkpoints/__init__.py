@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vlmquant.checkpoints.families import FloatModel
     from vlmquant.models.spec import Head
 
-__all__ = ["is_blip", "load_blip", "load_checkpoint", "load_model"]
+__all__ = ["heads_of", "load_blip", "load_checkpoint", "load_model"]
 
 GENERATORS: "tuple[Head, ...]" = ("captioner", "answerer", "matcher")
 """The heads of a BLIP."""
@@ -24,10 +24,10 @@ def load_checkpoint(
 ) -> "FloatModel":
     """Load the float32 model of any family from a Hugging Face folder or hub id (`organisation/name[@revision]`).
 
-    Its `head` says what it is: "dual-encoder" is a `ClipModel`, the others are a `BlipModel`. `device` is "cpu",
-    "cuda", "cuda:1" or "auto". Weights are read from safetensors; `allow_pickle` also admits `pytorch_model.bin`, read
-    by torch with `weights_only=True`. `heads`, where given, are those that will do. Raises ModelError when the
-    checkpoint is missing, unsafe, broken, of no family here (it lists them) or has another head.
+    Its `head` says what it is: "dual-encoder" is a `ClipModel`, whatever its towers are; the others are a `BlipModel`.
+    `device` is "cpu", "cuda", "cuda:1" or "auto". Weights are read from safetensors; `allow_pickle` also admits
+    `pytorch_model.bin`, read by torch with `weights_only=True`. `heads`, where given, are those that will do. Raises
+    ModelError when the checkpoint is missing, unsafe, broken, of no family here (it lists them) or has another head.
     """
     _need_torch()
     from vlmquant.checkpoints.checkpoint import Checkpoint, read_config, usable_device
@@ -61,17 +61,19 @@ def load_blip(name_or_path: str | Path, *, allow_pickle: bool = False, device: s
     return cast("BlipModel", found)
 
 
-def is_blip(name_or_path: str | Path, *, allow_pickle: bool = False) -> bool:
-    """Whether the `config.json` of a folder or hub id says that it is `load_blip`'s; reads no weights."""
+def heads_of(name_or_path: str | Path, *, allow_pickle: bool = False) -> "tuple[Head, ...]":
+    """Return the heads that the family of a folder or hub id can have; reads its `config.json` and no weights."""
+    _need_torch()
     import json
 
+    from vlmquant.checkpoints.families import FAMILIES
     from vlmquant.checkpoints.hub import resolve
 
     config = resolve(name_or_path, allow_pickle=allow_pickle) / "config.json"
     try:
-        return bool(json.loads(config.read_text(encoding="utf-8")).get("model_type") == "blip")
-    except (OSError, ValueError, AttributeError):
-        return False  # loading it says what is wrong
+        return FAMILIES[json.loads(config.read_text(encoding="utf-8"))["model_type"]].heads
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()  # loading it says what is wrong
 
 
 def _need_torch() -> None:

@@ -28,7 +28,7 @@ class CalibrationSet:
     """Images and texts to measure ranges on, and where they came from.
 
     `images_from` and `texts_from` say it in words that go into the manifest and the output, and so do `warnings`, one
-    sentence each. Images of a folder are decoded anew each time they are asked for, so one at a time is in memory.
+    sentence each. Images of a folder are decoded again each time they are asked for, so one at a time is in memory.
     """
 
     images: Sequence[Image]

@@ -109,7 +109,7 @@ def read_config(folder: Path, model_types: Collection[str]) -> dict[str, Any]:
         raise ModelError(f"{folder} has no config.json; expected a Hugging Face checkpoint folder")
     content = read_json(path)
     if "model_type" not in content:
-        raise ModelError(f"{path} names no model_type; expected a Hugging Face checkpoint folder of a CLIP")
+        raise ModelError(f"{path} names no model_type; expected a Hugging Face checkpoint folder")
     if content["model_type"] not in model_types:
         named = content.get("architectures") or ["no architecture"]
         of_no_family = unknown(ModelError, "model_type", str(content["model_type"]), model_types)
@@ -146,7 +146,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
     module.load_state_dict(state, assign=True)
     for part in module.modules():
         positions = getattr(part, "position_embedding", None)
-        # transformers' position indices are no part of the state and still on the meta device.
+        # transformers' position indices are not part of the state and are still on the meta device.
         if isinstance(positions, nn.Embedding):
             part.position_ids = torch.arange(positions.num_embeddings).expand(1, -1)
 

@@ -30,7 +30,7 @@ def resolve(name_or_path: str | Path, *, allow_pickle: bool = False) -> Path:
     hub_id = _HUB_ID.fullmatch(name)
     if isinstance(name_or_path, Path) or not hub_id:
         raise ModelError(
-            f"there is no folder {name!r}, and it is no hub id either (organisation/name); "
+            f"there is no folder {name!r}, and it is not a hub id either (organisation/name); "
             "pass a folder with config.json, model.safetensors, tokenizer.json and preprocessor_config.json"
         )
     folder = _model_in(_download(hub_id["name"], hub_id["revision"], _FILES + _PICKLES * allow_pickle))

@@ -50,7 +50,7 @@ def clip_tokenizer(folder: Path, positions: int, vocabulary: int) -> Tokenizer:
         if row[-1:] != [tokenizer.eos_id] or tokenizer.eos_id in row[:-1]:
             raise ModelError(
                 f"the tokenizer in {folder} gives {text[:20]!r} the ids {row[:4]} ... {row[-2:]}; expected the end "
-                f"token {tokenizer.eos_id} ({read.eos_token}) last and only there, where the model pools"
+                f"token {tokenizer.eos_id} ({read.eos_token}) at the end and nowhere else: the model pools there"
             )
     return tokenizer
 
@@ -76,8 +76,8 @@ def _image_spec(folder: Path, processor: str, image_size: int) -> ImageSpec:
     spec = ImageSpec.from_config(config, source=source, processor=processor)
     if (spec.crop_height, spec.crop_width) != (image_size, image_size):
         raise ModelError(
-            f"{source} makes pictures of {spec.crop_height} x {spec.crop_width} (size, crop_size) and the model takes "
-            f"{image_size} x {image_size}; they are not of the same checkpoint"
+            f"{source} gives pictures of {spec.crop_height} x {spec.crop_width} (size, crop_size) and the model takes "
+            f"{image_size} x {image_size}; they are from different checkpoints"
         )
     return spec
 
@@ -124,5 +124,5 @@ def _check_vocabulary(path: Path, ids: Any, vocabulary: int) -> None:
         token, index = next(iter(beyond.items()))
         raise ModelError(
             f"{path} gives {token!r} the id {json.dumps(index)} and the model has {vocabulary} tokens; "
-            "they are not of the same checkpoint"
+            "they are from different checkpoints"
         )

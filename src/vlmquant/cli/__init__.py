@@ -29,9 +29,9 @@ def main() -> None:
 def _run(words: list[str]) -> int:
     """Run the command in `words` and return its exit code."""
     try:
-        from vlmquant.cli.app import app
+        from vlmquant.cli.app import make_app
 
-        code = app(words, prog_name="vlmquant", standalone_mode=False)
+        code = make_app()(words, prog_name="vlmquant", standalone_mode=False)
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):
             return _CLOSED_PIPE

@@ -28,13 +28,20 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sweep": sweep.sweep,
 }
 
-app = typer.Typer(
-    help="Make a CLIP or BLIP small, fast and still right, and find events in video on an ordinary CPU.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-for name, verb in VERBS.items():
-    app.command(name)(with_levels(verb))
+"""A new command is a file of its own and a row here."""
+
+
+def make_app() -> typer.Typer:
+    """Return the command line with all of `VERBS`."""
+    app = typer.Typer(
+        help="Make a CLIP or BLIP small, fast and still right, and find events in video on an ordinary CPU.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_before_any_verb)
+    for name, verb in VERBS.items():
+        app.command(name)(with_levels(verb))
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -43,8 +50,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def before_any_verb(
+def _before_any_verb(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and leave.")
     ] = False,

@@ -20,7 +20,7 @@ from vlmquant.text import megabytes
 
 def bench_command(
     target: Annotated[str | None, typer.Argument(help="A bundle, or a float checkpoint folder or hub id.")] = None,
-    against: Annotated[str | None, typer.Option(help="The float checkpoint to hold a bundle against.")] = None,
+    against: Annotated[str | None, typer.Option(help="The float checkpoint to compare a bundle with.")] = None,
     random_weights: Annotated[
         str | None, typer.Option(help="Bench this architecture with random weights, such as ViT-B-32; offline.")
     ] = None,

@@ -28,7 +28,7 @@ EXIT_CODES = {"yes": ExitCode.OK, "undecided": ExitCode.UNDECIDED}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class CheckpointChoice:
     """What is quantized: a checkpoint, the recipe to start from (None: the usual one) and what to calibrate on."""
 
     checkpoint: str
@@ -41,7 +41,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataChoice:
+class DevelopmentData:
     """What the drop is measured on."""
 
     folder: Path
@@ -49,7 +49,7 @@ class DataChoice:
 
     def read(self, json_output: bool) -> "ImageSet":
         """Read the data; an error names the split too."""
-        from vlmquant.data.detect import read
+        from vlmquant.data.reader import read
 
         try:
             return read(self.folder, split=self.split, track=show.tracker(json_output))
@@ -58,7 +58,7 @@ class DataChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class BundleOutput:
     """How a bundle is made: where to, and with how many threads; `max_tokens` is the longest text of a BLIP."""
 
     output: Path
@@ -115,7 +115,7 @@ def budget(
     Exit code: 0 a bundle inside the budget, 1 a crash, 2 a user's error, 4 the bundle was inside on the searched half
     of the data and the held-out half cannot tell, 6 there is none inside.
     """
-    source = Source(
+    source = CheckpointChoice(
         checkpoint=checkpoint,
         recipe=recipe,
         components=components,
@@ -124,8 +124,10 @@ def budget(
         images=images,
         allow_pickle=allow_pickle,
     )
-    run = Run(output=output, overwrite=overwrite, threads=threads, max_tokens=max_tokens, json_output=json_output)
-    choice = None if data is None else DataChoice(folder=data, split=split)
+    run = BundleOutput(
+        output=output, overwrite=overwrite, threads=threads, max_tokens=max_tokens, json_output=json_output
+    )
+    choice = None if data is None else DevelopmentData(folder=data, split=split)
     within(source, limits(max_drop, max_megabytes, max_latency_ms, metric, confident, templates), choice, run)
 
 
@@ -162,7 +164,7 @@ def limits(
     return Limits(budget=Budget(max_drop, metric, confident, max_bytes, max_latency_ms, templates), max_bytes=max_bytes)
 
 
-def within(source: Source, bound: Limits, data: DataChoice | None, run: Run) -> None:
+def within(source: CheckpointChoice, bound: Limits, data: DevelopmentData | None, run: BundleOutput) -> None:
     """Make the bundle that `budget` promises, and print it and its log."""
     from vlmquant.checkpoints import load_checkpoint
 
@@ -189,7 +191,9 @@ def within(source: Source, bound: Limits, data: DataChoice | None, run: Run) -> 
         raise typer.Exit(code)
 
 
-def _to_size(source: Source, model: "FloatModel", calibration: CalibrationSet | None, max_bytes: int, run: Run) -> None:
+def _to_size(
+    source: CheckpointChoice, model: "FloatModel", calibration: CalibrationSet | None, max_bytes: int, run: BundleOutput
+) -> None:
     from vlmquant.budget.mixed import quantize_to_size
     from vlmquant.checkpoints.clip import ClipModel
 
@@ -212,12 +216,12 @@ def _to_size(source: Source, model: "FloatModel", calibration: CalibrationSet | 
 
 
 def _searched(
-    source: Source,
+    source: CheckpointChoice,
     model: "FloatModel",
     calibration: CalibrationSet | None,
     data: "ImageSet",
     bound: "Budget",
-    run: Run,
+    run: BundleOutput,
 ) -> "SearchLog":
     """Search; where nothing is inside, print the log before the error goes on."""
     from vlmquant.budget.log import NothingInsideError
@@ -258,7 +262,7 @@ def _searched(
         raise
 
 
-def _towers(source: Source) -> tuple[str, ...]:
+def _towers(source: CheckpointChoice) -> tuple[str, ...]:
     return COMPONENTS if source.components is None else check_components(words(source.components))
 
 

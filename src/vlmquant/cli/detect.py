@@ -74,7 +74,6 @@ def detect(
     search = Search(
         queries=queries, rule=rule, fps=fps, stream=stream, annotate=annotate, keep_embeddings=keep_embeddings
     )
-    paths = [Path(name) for name in videos]
     folders = _checked(videos, output, search)
     track = show.tracker(json_output)
     if as_float and engine != AUTO:
@@ -83,16 +82,16 @@ def detect(
         model,
         head="dual-encoder",
         runs_on=RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe, allow_pickle=allow_pickle),
-        calibrate=lambda: calibration_from_videos(paths, track),
+        calibrate=lambda: calibration_from_videos(videos, track),
         track=track,
     )
     results = []
-    for path, folder in zip(paths, folders, strict=True):
+    for name, folder in zip(videos, folders, strict=True):
         searched = search_video(
-            path, folder, opened.encoder, search, model_sha256=opened.facts["weights"], notes=opened.notes, track=track
+            name, folder, opened.encoder, search, model_sha256=opened.facts["weights"], notes=opened.notes, track=track
         )
         files = {kind: encodable(str(file)) for kind, file in searched.files.items()}
-        facts = {"video": encodable(str(path)), **summary(searched.detection), "notes": list(searched.notes)}
+        facts = {"video": encodable(name), **summary(searched.detection), "notes": list(searched.notes)}
         results.append({**facts, "files": files})
         if not json_output:
             _print(searched)

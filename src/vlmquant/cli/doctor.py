@@ -80,7 +80,7 @@ def rows(found: Diagnosis) -> list[tuple[show.Cell, ...]]:
 
 def _instruction_sets(cpu: Cpu) -> str:
     if cpu.features is None:
-        return "this system does not tell the instruction sets"
+        return "this system does not list the instruction sets"
     return " ".join(sorted(cpu.features)) or "none of the known instruction sets"
 
 

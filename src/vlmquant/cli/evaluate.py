@@ -15,6 +15,7 @@ from vlmquant.errors import DataError, ExitCode
 from vlmquant.files import cache_folder, check_writable
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn
+from vlmquant.tasks.catalogue import tasks_in_words
 
 if TYPE_CHECKING:
     from vlmquant.tasks.compare import Change, Comparison
@@ -44,8 +45,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--task",
-            help="zero-shot, linear-probe, retrieval or fidelity of a CLIP; captioning, vqa or matching of a BLIP. "
-            "May be repeated; all that the model and the data allow otherwise.",
+            help=f"{tasks_in_words()}. May be repeated; all that the model and the data allow otherwise.",
         ),
     ] = None,
     max_drop: Annotated[
@@ -135,7 +135,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _print_changes(title: str, changes: "Sequence[Change]") -> None:
-    """Print what changed; a score that is no mean over samples has no flips, and its share of the score instead."""
+    """Print what changed; a score that is not a mean over samples has no flips, and its share of the score instead."""
     from vlmquant.tasks.compare import Comparison
 
     comparisons = [found for found in changes if isinstance(found, Comparison)]

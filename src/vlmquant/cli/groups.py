@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def made_of(**makers: Callable[..., Any]) -> Callable[[Command], Command]:
     """Let a command take values that are made of options: each of the named parameters by the function given for it.
 
-    The options of that function stand in the place of the parameter, on the command line and in the help.
+    The options of that function take the place of the parameter, on the command line and in the help.
     """
 
     def wrap(command: Command) -> Command:

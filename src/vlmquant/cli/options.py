@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmquant.engines import engine
+from vlmquant.engines import ENGINES, engine
 from vlmquant.errors import ModelError
 from vlmquant.limits import check_threads
 
@@ -41,7 +41,7 @@ Threads = Annotated[
     int | None, typer.Option(callback=_check_threads, help="CPU threads of the engine; its own choice when left out.")
 ]
 Probe = Annotated[bool, typer.Option(help="Prove a bundle the first time it is opened on a machine.")]
-Engine = Annotated[str, typer.Option(callback=check_engine, help="auto, openvino or onnxruntime; for a bundle.")]
+Engine = Annotated[str, typer.Option(callback=check_engine, help=f"auto, {' or '.join(ENGINES)}; for a bundle.")]
 Device = Annotated[str, typer.Option(callback=check_device, help="auto (CUDA when present), cpu, cuda or cuda:1.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
 AllowPickle = Annotated[

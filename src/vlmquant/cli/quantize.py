@@ -9,9 +9,10 @@ import typer
 
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.budget import USUAL_RECIPE, DataChoice, Run, Source, limits, within
+from vlmquant.cli.budget import USUAL_RECIPE, BundleOutput, CheckpointChoice, DevelopmentData, limits, within
 from vlmquant.cli.manifest import print_bundle
 from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
+from vlmquant.engines import ENGINES
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.presets import RECIPES
@@ -50,7 +51,7 @@ def quantize(
     json_output: Json = False,
 ) -> None:
     """Turn a float checkpoint into a verified integer bundle."""
-    source = Source(
+    source = CheckpointChoice(
         checkpoint=checkpoint,
         recipe=recipe,
         components=components,
@@ -59,16 +60,16 @@ def quantize(
         images=images,
         allow_pickle=allow_pickle,
     )
-    run = Run(output=output, overwrite=overwrite, json_output=json_output)
+    run = BundleOutput(output=output, overwrite=overwrite, json_output=json_output)
     if max_drop is None and data is None and max_megabytes is None:
         _quantize(source, component_recipe or (), run)
         return
     if component_recipe:
         raise RecipeError("a budget chooses the recipe of every component itself; leave --component-recipe out")
-    within(source, limits(max_drop, max_megabytes), None if data is None else DataChoice(folder=data), run)
+    within(source, limits(max_drop, max_megabytes), None if data is None else DevelopmentData(folder=data), run)
 
 
-def _quantize(source: Source, component_recipe: Sequence[str], run: Run) -> None:
+def _quantize(source: CheckpointChoice, component_recipe: Sequence[str], run: BundleOutput) -> None:
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_checkpoint
 
@@ -106,7 +107,7 @@ def _split_assignment(value: str) -> tuple[str, str]:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
-    engine: Annotated[str, typer.Option(help="all, openvino or onnxruntime.")] = "all",
+    engine: Annotated[str, typer.Option(help=f"all, {' or '.join(ENGINES)}.")] = "all",
     threads: Threads = None,
     json_output: Json = False,
 ) -> None:

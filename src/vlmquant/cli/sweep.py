@@ -42,16 +42,16 @@ def sweep(
 ) -> None:
     """Try recipes x bit-widths x towers: score, closeness, size and latency of each, and which are worth having."""
     from vlmquant.checkpoints import load_model
-    from vlmquant.data.detect import read
+    from vlmquant.data.reader import read
     from vlmquant.lab.sweep.latency import Timing
-    from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, Plan
+    from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, SweepPlan
     from vlmquant.lab.sweep.run import sweep as run
     from vlmquant.limits import available_cores
     from vlmquant.report.sweep import FILES, to_dict, write_sweep
     from vlmquant.tasks.templates import get_templates
     from vlmquant.video.output import OutputFolder
 
-    plan = Plan(
+    plan = SweepPlan(
         recipes=DEFAULT_RECIPES if recipes is None else words(recipes),
         components=words(components),
         grid_bits=_numbers(bits),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlmquant.data.folders import read_lines
 from vlmquant.data.images import IMAGE_SUFFIXES, FileImage
-from vlmquant.data.sets import MAX_PROBLEM_SHARE, CaptionedImages, Problem, Record, screen
+from vlmquant.data.sets import MAX_PROBLEM_SHARE, CaptionedImages, Entry, Problem, screen
 from vlmquant.errors import DataError
 from vlmquant.progress import Track, silent
 
@@ -62,7 +62,7 @@ def captioned(
 ) -> CaptionedImages:
     """Return the screened data set of `captions`: the image's path below `images` to its captions."""
     bare = [Problem(image, "no caption") for image, texts in captions.items() if not texts]
-    records = [Record(image, FileImage(images / image), tuple(texts)) for image, texts in captions.items() if texts]
+    records = [Entry(image, FileImage(images / image), tuple(texts)) for image, texts in captions.items() if texts]
     screened = screen(name, records, problems=[*problems, *bare], max_problem_share=max_problem_share, track=track)
     return CaptionedImages(
         name=name,

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmquant.data.detect import read
 from vlmquant.data.hub import read_hub
+from vlmquant.data.reader import read
 from vlmquant.data.sets import MAX_PROBLEM_SHARE, ImageSet
 from vlmquant.progress import Track, silent
 
@@ -13,7 +13,7 @@ HUB_PREFIX = "hub:"
 
 @dataclass(frozen=True, kw_only=True)
 class DataChoice:
-    """A folder that `vlmquant.data.detect.read` knows, or "hub:NAME" for a labelled set of the Hugging Face hub.
+    """A folder that `vlmquant.data.reader.read` knows, or "hub:NAME" for a labelled set of the Hugging Face hub.
 
     `split` is one of the data's, where they have several; above `max_problem_share` (0 to 1) of unusable entries the
     data are refused.

@@ -8,7 +8,7 @@ from PIL import Image as PillowImage
 
 from vlmquant.data.folders import read_lines
 from vlmquant.data.images import EncodedImage
-from vlmquant.data.sets import LabelledImages, Record, screen
+from vlmquant.data.sets import Entry, LabelledImages, screen
 from vlmquant.errors import DataError
 from vlmquant.progress import Track, silent
 
@@ -46,7 +46,7 @@ def _read(path: Path, name: str, class_names: list[str], label_bytes: int, track
     if labels.max() >= len(class_names):
         raise DataError(f"{path} has label {labels.max()} but there are {len(class_names)} class names")
     pictures = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    records = [Record(f"{path.stem}/{i:05d}", EncodedImage(_png(picture)), i) for i, picture in enumerate(pictures)]
+    records = [Entry(f"{path.stem}/{i:05d}", EncodedImage(_png(picture)), i) for i, picture in enumerate(pictures)]
     screened = screen(str(path), records, track=track)
     return LabelledImages(
         name=name,

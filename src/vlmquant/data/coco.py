@@ -9,10 +9,10 @@ from vlmquant.data.images import FileImage
 from vlmquant.data.sets import (
     MAX_PROBLEM_SHARE,
     CaptionedImages,
+    Entry,
     Problem,
     Question,
     QuestionedImages,
-    Record,
     screen,
 )
 from vlmquant.errors import DataError
@@ -124,7 +124,7 @@ def read_vqa(
     records = []
     for image, entries in by_image.items():
         name = image_name.replace("{}", f"{image:0{COCO_ID_DIGITS}d}")
-        records.append(Record(name, FileImage(images / name), entries))
+        records.append(Entry(name, FileImage(images / name), entries))
     screened = screen(questions.stem, records, problems=problems, max_problem_share=max_problem_share, track=track)
     kept = tuple(
         _question(entry, answered[entry["question_id"]], index)

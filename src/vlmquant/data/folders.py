@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vlmquant.data.images import IMAGE_SUFFIXES, FileImage
-from vlmquant.data.sets import MAX_PROBLEM_SHARE, ImageSet, LabelledImages, Record, screen
+from vlmquant.data.sets import MAX_PROBLEM_SHARE, Entry, ImageSet, LabelledImages, screen
 from vlmquant.errors import DataError
 from vlmquant.progress import Track, silent
 
@@ -16,7 +16,7 @@ def read_flat_folder(folder: Path, *, max_problem_share: float = MAX_PROBLEM_SHA
 
     Raises DataError when there are none or too many are broken.
     """
-    records = [Record(path.name, FileImage(path), None) for path in image_files(folder)]
+    records = [Entry(path.name, FileImage(path), None) for path in image_files(folder)]
     screened = screen(str(folder), records, max_problem_share=max_problem_share, track=track)
     return ImageSet(name=folder.name, images=screened.images, digest=screened.digest(), problems=screened.problems)
 
@@ -79,7 +79,7 @@ def read_class_folders(
 ) -> LabelledImages:
     """Read the pictures of each of `folders` as the class `labels[i]`."""
     records = [
-        Record(f"{entry.name}/{path.name}", FileImage(path), label)
+        Entry(f"{entry.name}/{path.name}", FileImage(path), label)
         for entry, label in zip(folders, labels, strict=True)
         for path in image_files(entry)
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from vlmquant.data.images import EncodedImage
-from vlmquant.data.sets import MAX_PROBLEM_SHARE, LabelledImages, Problem, Record, screen
+from vlmquant.data.sets import MAX_PROBLEM_SHARE, Entry, LabelledImages, Problem, screen
 from vlmquant.errors import DataError
 from vlmquant.progress import Track, silent
 
@@ -34,7 +34,7 @@ def read_hub(
     label_column = _only(name, table.features, datasets.ClassLabel)
     encoded = table.cast_column(image_column, datasets.Image(decode=False))
     problems: list[Problem] = []
-    records: list[Record[int]] = []
+    records: list[Entry[int]] = []
     for index, row in enumerate(encoded):
         data, label = row[image_column]["bytes"], row[label_column]
         if not data:
@@ -42,7 +42,7 @@ def read_hub(
         elif label is None or label < 0:
             problems.append(Problem(str(index), "unknown label"))
         else:
-            records.append(Record(str(index), EncodedImage(data), int(label)))
+            records.append(Entry(str(index), EncodedImage(data), int(label)))
     names = list(table.features[label_column].names)
     screened = screen(name, records, problems=problems, max_problem_share=max_problem_share, track=track)
     return LabelledImages(

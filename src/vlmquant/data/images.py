@@ -37,7 +37,7 @@ class FileImage:
     path: Path
 
     def read(self) -> bytes:
-        """Return the file's bytes. Raises OSError also for what is no regular file: a pipe would never end."""
+        """Return the file's bytes. Raises OSError also for what is not a regular file: a pipe would never end."""
         facts = self.path.stat()
         if not stat.S_ISREG(facts.st_mode):
             raise OSError("not a regular file")

@@ -1,6 +1,6 @@
 """What a reader returns: pictures with labels, captions or questions, and what was wrong with the rest.
 
-A reader collects `Record`s, whatever its file format, and `screen` decides once for all formats what can be used.
+A reader collects `Entry`s, whatever its file format, and `screen` decides once for all formats what can be used.
 """
 
 import hashlib
@@ -87,7 +87,7 @@ class QuestionedImages(ImageSet):
 
 
 @dataclass(frozen=True)
-class Record(Generic[Payload]):
+class Entry(Generic[Payload]):
     """One entry of an annotation file before anything was checked."""
 
     id: str
@@ -112,7 +112,7 @@ class Screened(Generic[Payload]):
 
 def screen(
     name: str,
-    records: Sequence[Record[Payload]],
+    records: Sequence[Entry[Payload]],
     *,
     problems: Sequence[Problem] = (),
     max_problem_share: float = MAX_PROBLEM_SHARE,
@@ -126,7 +126,7 @@ def screen(
     if not 0 <= max_problem_share <= 1:
         raise DataError(f"max_problem_share must be between 0 and 1, got {max_problem_share}")
     found = list(problems)
-    kept: list[Record[Payload]] = []
+    kept: list[Entry[Payload]] = []
     hashes: list[str] = []
     seen: set[str] = set()
     for record in track(records, "Checking images", len(records)):

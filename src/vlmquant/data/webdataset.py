@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmquant.data.folders import read_lines
 from vlmquant.data.images import IMAGE_SUFFIXES, ArchiveImage
-from vlmquant.data.sets import MAX_PROBLEM_SHARE, CaptionedImages, LabelledImages, Problem, Record, screen
+from vlmquant.data.sets import MAX_PROBLEM_SHARE, CaptionedImages, Entry, LabelledImages, Problem, screen
 from vlmquant.errors import DataError
 from vlmquant.progress import Track, silent
 
@@ -33,7 +33,7 @@ def read_webdataset(
     """
     names = read_lines(folder / "classnames.txt")
     problems: list[Problem] = []
-    records: list[Record[int]] = []
+    records: list[Entry[int]] = []
     for sample in _samples(folder, split):
         label = sample.members.get("cls", b"").decode("utf-8", "replace").strip()
         if sample.image is None:
@@ -41,7 +41,7 @@ def read_webdataset(
         elif not label.isdecimal() or int(label) >= len(names):
             problems.append(Problem(sample.key, "unknown label", repr(label)))
         else:
-            records.append(Record(sample.key, sample.image, int(label)))
+            records.append(Entry(sample.key, sample.image, int(label)))
     screened = screen(f"{folder}/{split}", records, problems=problems, max_problem_share=max_problem_share, track=track)
     return LabelledImages(
         name=folder.name,
@@ -58,7 +58,7 @@ def read_webdataset_captions(
 ) -> CaptionedImages:
     """Read image + `.txt` samples (one caption a line) of `folder/split/*.tar`."""
     problems: list[Problem] = []
-    records: list[Record[tuple[str, ...]]] = []
+    records: list[Entry[tuple[str, ...]]] = []
     for sample in _samples(folder, split):
         lines = sample.members.get("txt", b"").decode("utf-8", "replace").splitlines()
         captions = tuple(line.strip() for line in lines if line.strip())
@@ -67,7 +67,7 @@ def read_webdataset_captions(
         elif not captions:
             problems.append(Problem(sample.key, "no caption"))
         else:
-            records.append(Record(sample.key, sample.image, captions))
+            records.append(Entry(sample.key, sample.image, captions))
     screened = screen(f"{folder}/{split}", records, problems=problems, max_problem_share=max_problem_share, track=track)
     return CaptionedImages(
         name=folder.name,

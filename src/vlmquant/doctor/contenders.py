@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from vlmquant.bench.contenders import Contender, Running, without_bf16
+from vlmquant.bench.contenders import Contender, Running
 from vlmquant.bench.measure import bytes_on_disk
-from vlmquant.engines import engine
+from vlmquant.engines import ENGINES
 
 Arithmetic: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
@@ -22,12 +22,14 @@ MACS = 2 * 50 * 768 * 3072
 
 _FILES: dict[Arithmetic, str] = {"float32": "float.onnx", "bfloat16": "float.onnx", "int8": "int8.onnx"}
 
+_PRECISIONS: dict[Arithmetic, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""What an engine is asked to compute the float layers in."""
+
 PRODUCTS: dict[str, tuple[str, Arithmetic]] = {
-    "onnxruntime-float32": ("onnxruntime", "float32"),
-    "onnxruntime-int8": ("onnxruntime", "int8"),
-    "openvino-float32": ("openvino", "float32"),
-    "openvino-bfloat16": ("openvino", "bfloat16"),
-    "openvino-int8": ("openvino", "int8"),
+    f"{name}-{arithmetic}": (name, arithmetic)
+    for name in sorted(ENGINES)
+    for arithmetic, precision in _PRECISIONS.items()
+    if precision in ENGINES[name].precisions
 }
 """Every contender's engine and arithmetic."""
 
@@ -40,20 +42,22 @@ def graph(arithmetic: Arithmetic) -> Path:
 def _builder(name: str, arithmetic: Arithmetic) -> Callable[[Path, str, int], Running]:
     def build(path: Path, component: str, threads: int) -> Running:
         # An engine that is there but cannot be imported tells its own reason here.
-        importlib.import_module(name)
-        session = engine(name).load(path, threads, "bf16" if arithmetic == "bfloat16" else "f32")
+        importlib.import_module(ENGINES[name].package)
+        session = ENGINES[name].load(path, threads, _PRECISIONS[arithmetic])
         if arithmetic != "int8":
             return Running(session, lambda: bytes_on_disk(path))
-        return Running(session, lambda: bytes_on_disk(path), lambda inputs: engine(name).audit(path, inputs))
+        return Running(session, lambda: bytes_on_disk(path), lambda inputs: ENGINES[name].audit(path, inputs))
 
     return build
 
 
 def _contender(name: str, arithmetic: Arithmetic) -> Contender:
-    build = _builder(name, arithmetic)
-    if arithmetic == "bfloat16":
-        return Contender(runs_on="the doctor's graph", packages=(name,), build=build, why_not=without_bf16)
-    return Contender(runs_on="the doctor's graph", packages=(name,), build=build)
+    return Contender(
+        runs_on="the doctor's graph",
+        packages=(ENGINES[name].package,),
+        build=_builder(name, arithmetic),
+        why_not=lambda: ENGINES[name].lacks(_PRECISIONS[arithmetic]),
+    )
 
 
 CONTENDERS: dict[str, Contender] = {name: _contender(*product) for name, product in PRODUCTS.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.doctor.products import Effort, Product, measure
-from vlmquant.doctor.verdict import Verdict, judge
+from vlmquant.doctor.verdict import Recommendation, judge
 from vlmquant.engines import ENGINES, Cpu, installed_engines, this_cpu
 from vlmquant.limits import Cores, Memory, these_cores, this_memory
 from vlmquant.progress import Track, silent
@@ -17,7 +17,7 @@ from vlmquant.progress import Track, silent
 class Diagnosis:
     """What this machine is and what it does well.
 
-    `engines` maps every engine's name to its version: None when it is not installed, "unknown" when it does not tell.
+    `engines` maps every engine's name to its version: None when it is not installed, "unknown" when it does not say.
     `threads` is what the products ran on.
     """
 
@@ -28,7 +28,7 @@ class Diagnosis:
     environment: Environment
     threads: int
     products: tuple[Product, ...]
-    verdict: Verdict
+    verdict: Recommendation
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `verdict` is the text and `choice` what it recommends."""

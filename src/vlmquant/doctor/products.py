@@ -11,7 +11,7 @@ import numpy as np
 from vlmquant.bench.measure import median, paired_ratio
 from vlmquant.bench.race import Record, Schedule, race
 from vlmquant.doctor.contenders import INPUT_SHAPE, MACS, PRODUCTS, Arithmetic, graph
-from vlmquant.engines import Cpu
+from vlmquant.engines import ENGINES, Cpu
 from vlmquant.errors import DataError
 from vlmquant.process import WorkerProcess
 from vlmquant.progress import Track
@@ -29,7 +29,7 @@ class Product:
     is over all runs of all `rounds`, `gmacs_per_second` are 10^9 multiply-accumulates a second at that. `speedup` is
     the fastest float32's `median_ms` divided by this one's, with the slowest and fastest single round; None when no
     float32 ran. For int8, `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8
-    kernels, `fast_int8_mac_share` that in kernels which are no reference or emulated ones.
+    kernels, `fast_int8_mac_share` that in kernels that are neither reference nor emulated ones.
     """
 
     engine: str
@@ -122,7 +122,7 @@ def products(records: Mapping[str, Record]) -> tuple[Product, ...]:
 
 def _why_not(engine: str, arithmetic: Arithmetic, installed: Sequence[str], cpu: Cpu) -> str | None:
     if engine not in installed:
-        return f"it is not installed; run: pip install {engine}"
+        return f"it is not installed; run: pip install {ENGINES[engine].package}"
     if arithmetic == "bfloat16" and cpu.has_bf16 is False:
         return "this CPU does not multiply bfloat16"
     return None

@@ -13,11 +13,9 @@ PAYS = 1.1
 BUSY = 0.5
 """Processes per logical core (load average of the last minute) above which the timings are called rough."""
 
-TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Recommendation:
     """The recommended `arithmetic` and `engine`, None when nothing was measured, and the reasons in `sentences`.
 
     `speedup` is against the fastest float32 of any engine, None when no float32 ran.
@@ -29,7 +27,7 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def judge(products: Sequence[Product], cpu: Cpu, cores: Cores, load_average: float | None) -> Verdict:
+def judge(products: Sequence[Product], cpu: Cpu, cores: Cores, load_average: float | None) -> Recommendation:
     """Weigh the `products`; `load_average` is that of the minute before the measurement, None when unknown.
 
     The fewest rounded digits win: bfloat16 must be `PAYS` times as fast as float32, INT8 `PAYS` times as fast as the
@@ -44,8 +42,8 @@ def judge(products: Sequence[Product], cpu: Cpu, cores: Cores, load_average: flo
     elif kept is not None:
         chosen, first = kept, _keep(kept, float32, int8)
     else:
-        return Verdict(arithmetic=None, engine=None, speedup=None, sentences=(_nothing(products), _weights(cpu)))
-    return Verdict(
+        return Recommendation(arithmetic=None, engine=None, speedup=None, sentences=(_nothing(products), _weights(cpu)))
+    return Recommendation(
         arithmetic=chosen.arithmetic,
         engine=chosen.engine,
         speedup=chosen.speedup,
@@ -72,7 +70,7 @@ def in_integers(product: Product) -> bool:
 
 def title(engine: str) -> str:
     """Return the engine's name as its makers write it."""
-    return TITLES.get(engine, engine)
+    return ENGINES[engine].title
 
 
 def written(arithmetic: Arithmetic) -> str:
@@ -83,7 +81,7 @@ def written(arithmetic: Arithmetic) -> str:
 def _int8_pays(int8: Product, float32: Product | None, bfloat16: Product | None) -> Iterable[str]:
     where = f"on {title(int8.engine)}"
     if float32 is None:
-        yield f"INT8 runs here, {where}, in {_ms(int8):.2f} ms; no float32 ran to hold against it."
+        yield f"INT8 runs here, {where}, in {_ms(int8):.2f} ms; no float32 ran to compare it with."
     else:
         yield (
             f"INT8 pays {gain(float32, int8):.1f}x here, {where}: {_ms(int8):.2f} ms against {_ms(float32):.2f} ms of "
@@ -137,13 +135,14 @@ def _absences(products: Sequence[Product]) -> Iterable[str]:
 def _nothing(products: Sequence[Product]) -> str:
     if any(product.outcome == "failed" for product in products):
         return " ".join(["Nothing could be measured.", *_absences(products)])
-    return f"No engine is installed, so nothing was measured; run: pip install {' '.join(ENGINES)}."
+    packages = " ".join(entry.package for entry in ENGINES.values())
+    return f"No engine is installed, so nothing was measured; run: pip install {packages}."
 
 
 def _weights(cpu: Cpu) -> str:
     if cpu.exact_dot_product is None:
         return (
-            "This system does not tell whether its 8-bit products can overflow; bundles of the default recipe "
+            "This system does not say whether its 8-bit products can overflow; bundles of the default recipe "
             "static-int8 have weights that cannot."
         )
     if cpu.exact_dot_product:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vlmquant.engines.audit import Coverage, Kernel, Layer, convolution_macs, matmul_macs
 from vlmquant.engines.cpu import Cpu, this_cpu
+from vlmquant.engines.entry import Activations, Engine, Preference
 from vlmquant.engines.graph import GraphSession, Port
 from vlmquant.engines.session import AnyArray, Arithmetic, Session, check_request
 from vlmquant.errors import EngineError
@@ -57,7 +58,7 @@ def load(path: Path, threads: int | None, precision: str = "f32", arithmetic: Ar
     """Load the ONNX graph at `path`; `threads` None leaves the number to the engine.
 
     `arithmetic` "float" reaches what lies between QuantizeLinear and DequantizeLinear, not MatMulInteger; "wide" both.
-    Raises EngineError when the package or the file is missing, the file is no graph of one input and one output, or
+    Raises EngineError when the package or the file is missing, the file is not a graph of one input and one output, or
     `precision` is not "f32".
     """
     check_request(NAME, path, threads, precision, PRECISIONS)
@@ -188,3 +189,35 @@ def _depth(left: Sequence[int], output: Sequence[int]) -> int:
 
 def _shapes(entries: Sequence[dict[str, list[int]]]) -> list[list[int]]:
     return [shape for entry in entries for shape in entry.values()]
+
+
+def _preference(activations: Activations, cpu: Cpu) -> Preference:
+    if activations == "dynamic":
+        return Preference(2, "it multiplies integers with scales taken at run time; OpenVINO would compute in float")
+    if activations == "static" and cpu.is_x86:
+        return Preference(1, f"OpenVINO has no fast INT8 kernels for a CPU without VNNI ({cpu.model})")
+    what = "stored scales" if activations == "static" else "float"
+    return Preference(1, f"usually the fastest for {what} on {cpu.machine}")
+
+
+def _safe_arithmetic(activations: Activations) -> Arithmetic:
+    return "wide" if activations == "dynamic" else "float"
+
+
+def _lacks(precision: str) -> str | None:
+    del precision  # every CPU computes in float32
+    return None
+
+
+ENGINE = Engine(
+    name=NAME,
+    title="ONNX Runtime",
+    package="onnxruntime",
+    precisions=PRECISIONS,
+    load=load,
+    load_graph=load_graph,
+    audit=audit,
+    preference=_preference,
+    safe_arithmetic=_safe_arithmetic,
+    lacks=_lacks,
+)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from vlmquant.engines.audit import Coverage, Kernel, Layer, convolution_macs, matmul_macs
+from vlmquant.engines.cpu import Cpu
+from vlmquant.engines.entry import Activations, Engine, Preference
 from vlmquant.engines.graph import GraphSession, Port
 from vlmquant.engines.session import AnyArray, Arithmetic, Session, check_request
 from vlmquant.errors import EngineError
@@ -200,3 +202,38 @@ def _kernel(facts: Mapping[str, str]) -> Kernel:
 
 def _is_fast(implementation: str) -> bool:
     return not any(word in implementation for word in SLOW_IMPLEMENTATIONS)
+
+
+def _preference(activations: Activations, cpu: Cpu) -> Preference:
+    if activations == "float":
+        return Preference(2, "it reads integer weights as they are; ONNX Runtime makes a float copy of them")
+    if activations == "dynamic":
+        return Preference(0, "it computes in float where scales are taken at run time")
+    if not cpu.is_x86 or cpu.exact_dot_product is False:
+        return Preference(0, f"it has no fast INT8 kernels for this CPU ({cpu.model})")
+    return Preference(2, f"usually the fastest for stored scales on x86 with VNNI ({cpu.model})")
+
+
+def _safe_arithmetic(activations: Activations) -> Arithmetic:
+    del activations
+    return "float"
+
+
+def _lacks(precision: str) -> str | None:
+    if precision != "bf16" or "BF16" in (found := capabilities()):
+        return None
+    return f"this CPU has no BF16; OpenVINO lists {', '.join(found)}"
+
+
+ENGINE = Engine(
+    name=NAME,
+    title="OpenVINO",
+    package="openvino",
+    precisions=PRECISIONS,
+    load=load,
+    load_graph=load_graph,
+    audit=audit,
+    preference=_preference,
+    safe_arithmetic=_safe_arithmetic,
+    lacks=_lacks,
+)

@@ -68,7 +68,9 @@ def load_gpt2(name_or_path: str | Path, *, allow_pickle: bool = False, device: s
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{checkpoint.folder} has no GPT-2 tokenizer that opens: {error}; copy it again") from error
+        raise ModelError(
+            f"{checkpoint.folder} has no GPT-2 tokenizer that can be read: {error}; copy it again"
+        ) from error
     if len(tokenizer) > module.config.vocab_size or tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer in {checkpoint.folder} has {len(tokenizer)} tokens, the model {module.config.vocab_size}, "

@@ -113,7 +113,7 @@ def _caption_batch(
         if all(beam.ended for found in beams for beam in found):
             break
         beams = _step(encoder, language, pictures, beams, options)
-    # A text that was cut off at the last step is no sentence; it counts only where there is no other.
+    # A text that was cut off at the last step is not a sentence; it counts only where there is no other.
     best = [max(found, key=lambda beam: (beam.ended, beam.cosine)) for found in beams]
     return [language.text(beam.ids) for beam in best]
 

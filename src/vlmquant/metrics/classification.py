@@ -31,7 +31,7 @@ def per_class_recall(hits: NDArray[np.float64], labels: IdArray, classes: int) -
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """Confidence against accuracy. `error` is the expected calibration error in [0, 1].
 
     `counts`, `mean_confidence` and `accuracy` have one entry per bin of equal width; an empty bin has NaN means.
@@ -51,10 +51,10 @@ class Calibration:
         ]
 
 
-def expected_calibration_error(confidences: FloatArray, hits: NDArray[np.float64], bins: int = 15) -> Calibration:
+def expected_calibration_error(confidences: FloatArray, hits: NDArray[np.float64], bins: int = 15) -> Reliability:
     """Return the weighted mean gap between confidence and accuracy over `bins` bins ((i/bins, (i+1)/bins]).
 
-    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    Source: Guo et al., On Reliability of Modern Neural Networks, ICML 2017, equation 3.
     """
     values = confidences.astype(np.float64)
     if not len(values) or values.min() < 0 or values.max() > 1 + 1e-6:
@@ -65,4 +65,4 @@ def expected_calibration_error(confidences: FloatArray, hits: NDArray[np.float64
     confidence = np.bincount(position, weights=values, minlength=bins) / filled
     accuracy = np.bincount(position, weights=hits, minlength=bins) / filled
     gaps = np.nan_to_num(np.abs(confidence - accuracy)) * counts
-    return Calibration(float(gaps.sum() / len(values)), counts.astype(np.int64), confidence, accuracy)
+    return Reliability(float(gaps.sum() / len(values)), counts.astype(np.int64), confidence, accuracy)

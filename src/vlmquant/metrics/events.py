@@ -20,7 +20,7 @@ TIOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """The temporal IoU thresholds of the THUMOS14 protocol."""
 
 
-class TimedEvent(Protocol):
+class EventSpan(Protocol):
     """Something with a name that happens during `[start_seconds, end_seconds)`."""
 
     @property

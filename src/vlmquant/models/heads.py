@@ -24,7 +24,7 @@ Runner: TypeAlias = DualEncoder | BlipRunner
 
 @dataclass(frozen=True, kw_only=True)
 class BundleHead(ABC):
-    """What decides a result beside the graphs and the files of a bundle; its fields stand in the manifest.
+    """What decides a result beside the graphs and the files of a bundle; its fields are in the manifest.
 
     `graphs` are those that a bundle must hold. Where they are `independent` none reads what another gave.
     """
@@ -146,7 +146,7 @@ def as_encoder(runner: Runner) -> DualEncoder:
     if not isinstance(runner, DualEncoder):
         raise ModelError(
             f"{runner.name!r} is a BLIP for {runner.kind}, which has no common space of images and texts; "
-            "give a model such as CLIP"
+            "name a model that has one, such as a CLIP"
         )
     return runner
 
@@ -154,5 +154,5 @@ def as_encoder(runner: Runner) -> DualEncoder:
 def as_writer(runner: Runner) -> BlipRunner:
     """Return `runner` where it is a captioner, answerer or matcher. Raises ModelError where it is not."""
     if not isinstance(runner, BlipRunner):
-        raise ModelError(f"{runner.name!r} is a dual encoder, which writes nothing; give a BLIP")
+        raise ModelError(f"{runner.name!r} is a dual encoder, which writes no text; name a BLIP")
     return runner

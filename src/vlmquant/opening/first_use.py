@@ -54,15 +54,15 @@ def bundled_calibration() -> "CalibrationSet":
     return calibration_set(BUNDLED_SCENES)
 
 
-def calibration_from_videos(videos: Sequence[Path], track: Track) -> "CalibrationSet":
+def calibration_from_videos(videos: Sequence[str], track: Track) -> "CalibrationSet":
     """Take 64 frames spread evenly over `videos`, and the built-in prompts."""
     from vlmquant.checkpoints.calibration_set import CalibrationSet
     from vlmquant.video.sources import open_source
 
     share = -(-VIDEO_FRAMES // len(videos))
     frames = []
-    for path in track(videos, "Sampling calibration frames", len(videos)):
-        with open_source(path) as source:
+    for name in track(videos, "Sampling calibration frames", len(videos)):
+        with open_source(name) as source:
             seconds = source.info.duration_seconds
             with closing(source.frames(fps=1.0 if not seconds else share / seconds)) as sampled:  # type: ignore[type-var]
                 for frame, _ in zip(sampled, range(share), strict=False):
@@ -70,6 +70,6 @@ def calibration_from_videos(videos: Sequence[Path], track: Track) -> "Calibratio
     return CalibrationSet(
         images=tuple(frames),
         texts=BUILTIN_PROMPTS,
-        images_from=f"{len(frames)} frames sampled from {', '.join(path.name for path in videos)}",
+        images_from=f"{len(frames)} frames sampled from {', '.join(Path(name).name for name in videos)}",
         texts_from=BUILTIN_PROMPTS_NAME,
     )

@@ -10,7 +10,7 @@ from vlmquant.bundle.check import checked_bundle
 from vlmquant.bundle.manifest import MANIFEST, Manifest
 from vlmquant.bundle.open import open_placed
 from vlmquant.bundle.placement import AUTO, Placement, in_words, place, warnings_of
-from vlmquant.checkpoints import is_blip, load_checkpoint
+from vlmquant.checkpoints import heads_of, load_checkpoint
 from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, ModelError
 from vlmquant.files import digest
@@ -35,10 +35,10 @@ WARNING = "engine_warning"
 READERS = ("pillow", "tokenizers", "numpy")
 """Packages that turn pictures and texts into a model's input; their versions are part of every identity."""
 CAN: Mapping[Head, str] = {
-    "dual-encoder": "finds events (detect) and is scored on zero-shot, linear-probe, retrieval and fidelity (evaluate)",
-    "captioner": "writes captions (caption) and is scored on captioning (evaluate)",
-    "answerer": "answers questions (answer) and is scored on vqa (evaluate)",
-    "matcher": "tells whether a text describes a picture and is scored on matching (evaluate)",
+    "dual-encoder": "finds events (detect) and compares pictures with texts (evaluate)",
+    "captioner": "writes captions (caption, evaluate)",
+    "answerer": "answers questions (answer, evaluate)",
+    "matcher": "tells whether a text describes a picture (evaluate)",
 }
 """What a model of each head is for, in words."""
 
@@ -47,7 +47,7 @@ CAN: Mapping[Head, str] = {
 class RunsOn:
     """What runs a model.
 
-    `engine` is "auto", "openvino" or "onnxruntime" for a bundle, and "torch" for a float checkpoint, which then is not
+    `engine` is "auto" or one of `ENGINES` for a bundle, and "torch" for a float checkpoint, which then is not
     quantized on first use. `threads` are the engine's (its own choice when None), `device` is a checkpoint's: "cpu",
     "cuda" (a BLIP in float16 there), "cuda:1" or "auto". `probe` False takes a bundle on trust. `allow_pickle` also
     reads a checkpoint whose weights are a pickle.
@@ -188,7 +188,7 @@ def _bundled(head: Head | None) -> Path:
 def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: GenerationOptions, track: Track) -> Opened:
     if runs_on.engine == TORCH:
         raise EngineError(
-            f"{str(folder)!r} is a quantized bundle; torch (--float) takes the checkpoint it was made from"
+            f"{str(folder)!r} is a quantized bundle; to run in torch (--float), name the checkpoint it was made from"
         )
     _check_on_cpu(folder, runs_on)
     # What it is for is said before the work of checking it.
@@ -223,9 +223,9 @@ def _loaded(name: str | Path, head: Head | None, runs_on: RunsOn) -> "FloatModel
         raise EngineError(
             f"{str(name)!r} is a float checkpoint, which runs in torch, not on {runs_on.engine!r}; quantize it first"
         )
-    # A BLIP is moved when its runner is made, in half the bytes.
+    # What writes is moved when its runner is made, in half the bytes.
     pickles = runs_on.allow_pickle
-    device = "cpu" if is_blip(name, allow_pickle=pickles) else runs_on.device
+    device = runs_on.device if "dual-encoder" in heads_of(name, allow_pickle=pickles) else "cpu"
     model = load_checkpoint(name, allow_pickle=pickles, device=device)
     _check_head(model.name, model.head, head)
     return model

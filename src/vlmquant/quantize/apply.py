@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vlmquant.errors import RecipeError, unknown
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.damage import Plan
+from vlmquant.quantize.damage import TowerPlan
 from vlmquant.quantize.methods import STEPS
 from vlmquant.quantize.methods.outliers import handle_outliers
 from vlmquant.quantize.methods.step import Calibration, Draft
@@ -37,7 +37,7 @@ def quantize_by_damage(
 
 def plan_by_damage(
     tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
-) -> tuple[Plan, Recipe]:
+) -> tuple[TowerPlan, Recipe]:
     """Return the same before it is carried out: what takes which module's place, and the recipe spelled out."""
     if recipe.outliers is None:
         return plan_tower(tower, recipe, inputs, description, track), recipe
@@ -48,7 +48,7 @@ def plan_by_damage(
 
 def plan_tower(
     tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
-) -> Plan:
+) -> TowerPlan:
     """Return what the steps of `recipe`, which leave its outlier handling out, replace in a copy of `tower`."""
     check_steps(recipe)
     calibration = Calibration(inputs, description, track)
@@ -56,7 +56,7 @@ def plan_tower(
     for step in STEPS.values():
         if step.applies(recipe):
             draft = step.run(draft, recipe, calibration)
-    return Plan(draft.tower, draft.modules)
+    return TowerPlan(draft.tower, draft.modules)
 
 
 def check_steps(recipe: Recipe) -> None:

@@ -14,15 +14,15 @@ JUDGED_INPUTS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class TowerPlan:
     """A float tower, smoothed where its recipe asks for it, and the modules that are to take its modules' places."""
 
     tower: nn.Module
     modules: Mapping[str, nn.Module]
 
-    def without(self, kept_float: Collection[str]) -> "Plan":
+    def without(self, kept_float: Collection[str]) -> "TowerPlan":
         """Return the plan that leaves the modules called `kept_float` as they are."""
-        return Plan(self.tower, {name: module for name, module in self.modules.items() if name not in kept_float})
+        return TowerPlan(self.tower, {name: module for name, module in self.modules.items() if name not in kept_float})
 
     def carried_out(self) -> nn.Module:
         """Put the modules in, for good, and return the tower."""

@@ -11,7 +11,7 @@ from vlmquant.metrics.fidelity import rank_agreement
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.calibrate import watching_outputs
-from vlmquant.quantize.damage import Judge, Plan, cosine_loss
+from vlmquant.quantize.damage import Judge, TowerPlan, cosine_loss
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.sites import sites
 
@@ -48,7 +48,7 @@ def layer_sensitivity(
 
 
 def plan_sensitivity(
-    plan: Plan, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
+    plan: TowerPlan, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
 ) -> tuple[LayerSensitivity, ...]:
     """Return the same of a plan that was made with `recipe`."""
     judge = Judge(plan.tower, inputs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from PIL import Image as PillowImage
 
-from vlmquant.metrics.events import TimedEvent
+from vlmquant.metrics.events import EventSpan
 from vlmquant.models.spec import ByteArray
 from vlmquant.report.page import (
     Block,
@@ -36,7 +36,7 @@ def detection_page(
     notes: Sequence[str] = (),
     *,
     facts: Mapping[str, Mapping[str, str]] | None = None,
-    truth: Sequence[TimedEvent] = (),
+    truth: Sequence[EventSpan] = (),
     files: Mapping[str, str] | None = None,
     footer: str = "",
 ) -> Page:
@@ -104,7 +104,7 @@ def key_figures(detection: Detection) -> KeyFigures:
     )
 
 
-def event_blocks(detection: Detection, truth: Sequence[TimedEvent] = ()) -> list[Block]:
+def event_blocks(detection: Detection, truth: Sequence[EventSpan] = ()) -> list[Block]:
     """The timeline, a thumbnail of each event at its peak, and the events as a table."""
     timeline = Picture(
         timeline_png(detection, truth),

@@ -63,7 +63,7 @@ def report_runs(paths: Sequence[Path], output: Path, *, title: str = "") -> tupl
     .html, and for a path that is neither a run nor a bench; VlmQuantError where nothing can be written.
     """
     if output.suffix.lower() not in PAGE_SUFFIXES:
-        raise DataError(f"the report is a page and {str(output)!r} does not end in .html; give such a name")
+        raise DataError(f"the report is a page, and {str(output)!r} does not end in .html; choose a name that does")
     check_writable(output.parent)
     evidence = read_evidence(list(paths))
     page = evaluation_page(evidence, title=title, footer=f"Made by vlmquant {__version__}.")

@@ -60,7 +60,7 @@ class Searched:
 
 
 def search_video(
-    video: Path,
+    video: str | Path,
     folder: Path,
     encoder: VideoEncoder,
     search: Search,
@@ -69,7 +69,9 @@ def search_video(
     notes: Sequence[str] = (),
     track: Track = silent,
 ) -> Searched:
-    """Search `video` and write all results into `folder`; `notes` about the run go onto the page.
+    """Search what `video` names (see `open_source`) and write all results into `folder`.
+
+    `notes` about the run go onto the page.
 
     An annotated copy or a page that cannot be made costs only itself: a note says why.
 
@@ -78,7 +80,7 @@ def search_video(
         DataError: a file cannot be written, or would replace one that this program did not make.
     """
     target = OutputFolder(folder)
-    target.check(search.outputs, [video])
+    target.check(search.outputs, [Path(video)])
     target.claim(search.outputs)
     detection = _detect(video, folder, encoder, search, model_sha256, track)
     files = write_detection(detection, folder, [kind for kind in FILES if kind != "scores"])
@@ -117,10 +119,15 @@ def _draw(detection: Detection, folder: Path, notes: Sequence[str], files: Mappi
 
 
 def _detect(
-    video: Path, folder: Path, encoder: VideoEncoder, search: Search, model_sha256: str, track: Track
+    video: str | Path, folder: Path, encoder: VideoEncoder, search: Search, model_sha256: str, track: Track
 ) -> Detection:
     """Search, and write scores and embeddings as they come."""
-    facts = {"video": encodable(video.name), "fps": search.fps, "model": encoder.name, "model_sha256": model_sha256}
+    facts = {
+        "video": encodable(Path(video).name),
+        "fps": search.fps,
+        "model": encoder.name,
+        "model_sha256": model_sha256,
+    }
     with ExitStack() as files:
         scores = files.enter_context(score_table(folder, [query.name for query in search.queries]))
         embeddings = files.enter_context(embedding_table(folder, facts)) if search.keep_embeddings else None

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from vlmquant.metrics.events import TimedEvent
+from vlmquant.metrics.events import EventSpan
 from vlmquant.text import printable
 from vlmquant.video.detect import Detection
 
@@ -19,7 +19,7 @@ _FOUND_BAR, _TRUE_BAR = (-0.16, 0.10), (-0.30, 0.10)
 """Bottom and height, in the units of the score axis: both lie below probability 0."""
 
 
-def timeline_figure(detection: Detection, truth: Sequence[TimedEvent] = ()) -> Figure:
+def timeline_figure(detection: Detection, truth: Sequence[EventSpan] = ()) -> Figure:
     """Draw one row per event asked for, over a common time axis in seconds.
 
     The line is the probability of each scored frame before smoothing. `truth` adds bars of the true events with the
@@ -54,7 +54,7 @@ def timeline_figure(detection: Detection, truth: Sequence[TimedEvent] = ()) -> F
     return figure
 
 
-def timeline_png(detection: Detection, truth: Sequence[TimedEvent] = (), dpi: int = 120) -> bytes:
+def timeline_png(detection: Detection, truth: Sequence[EventSpan] = (), dpi: int = 120) -> bytes:
     """Return `timeline_figure` as a PNG file."""
     data = io.BytesIO()
     with warnings.catch_warnings():
@@ -71,7 +71,7 @@ def _label(text: str) -> str:
     return shown if len(shown) <= _LONGEST_LABEL else f"{shown[: _LONGEST_LABEL - 3]}..."
 
 
-def _bars(axes: Axes, events: Sequence[TimedEvent], bar: tuple[float, float], color: str) -> None:
+def _bars(axes: Axes, events: Sequence[EventSpan], bar: tuple[float, float], color: str) -> None:
     spans = [(event.start_seconds, event.end_seconds - event.start_seconds) for event in events]
     axes.broken_barh(spans, bar, facecolors=color)
 

@@ -67,6 +67,12 @@ def tasks_of(head: Head) -> tuple[str, ...]:
     return tuple(name for name, task in TASKS.items() if task.head == head)
 
 
+def tasks_in_words() -> str:
+    """Return the names of all tasks by the head that can do them, such as "captioning of a captioner"."""
+    heads = dict.fromkeys(task.head for task in TASKS.values())
+    return "; ".join(f"{' or '.join(tasks_of(head))} of {a(head)}" for head in heads)
+
+
 def choose_tasks(
     head: Head, data: ImageSet, wanted: Sequence[str] | None, *, has_reference: bool
 ) -> tuple[tuple[str, ...], dict[str, str]]:

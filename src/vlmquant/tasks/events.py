@@ -14,10 +14,10 @@ from vlmquant.metrics.events import (
     TIOU_THRESHOLDS,
     Delays,
     EventCounts,
+    EventSpan,
     FalseAlarms,
     Intervals,
     ScoredIntervals,
-    TimedEvent,
     average_precision,
     count_by_iou,
     count_by_tolerance,
@@ -29,7 +29,7 @@ from vlmquant.metrics.events import (
 )
 
 
-class FoundEvent(TimedEvent, Protocol):
+class FoundEvent(EventSpan, Protocol):
     """A found event with the score it is ranked by."""
 
     @property
@@ -130,7 +130,7 @@ class EventScores:
 
 def score_events(
     found: Sequence[Found],
-    truth: Sequence[Sequence[TimedEvent]],
+    truth: Sequence[Sequence[EventSpan]],
     *,
     tiou: float = 0.5,
     tolerance_seconds: float = 0.5,
@@ -184,7 +184,7 @@ def _frame_ap(found: Sequence[Found], pairs: Sequence[ScoredIntervals], column: 
     return frame_average_precision(np.concatenate([video.scores[:, column] for video in found]), np.concatenate(labels))
 
 
-def _pair(video: Found, truth: Sequence[TimedEvent], name: str) -> ScoredIntervals:
+def _pair(video: Found, truth: Sequence[EventSpan], name: str) -> ScoredIntervals:
     found = [event for event in video.events if event.name == name]
     return ScoredIntervals(
         _intervals(found),
@@ -193,7 +193,7 @@ def _pair(video: Found, truth: Sequence[TimedEvent], name: str) -> ScoredInterva
     )
 
 
-def _intervals(events: Sequence[TimedEvent]) -> Intervals:
+def _intervals(events: Sequence[EventSpan]) -> Intervals:
     return intervals([(event.start_seconds, event.end_seconds) for event in events])
 
 

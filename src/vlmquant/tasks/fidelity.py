@@ -97,7 +97,7 @@ def compare_embeddings(candidate: Embedded, reference: Embedded, ids: tuple[str,
     """Compare two models' embeddings of the same pictures (at least two) and texts.
 
     Ranks are those of the texts where there are any, else those of the other pictures; up to 1,000 evenly spaced items.
-    Raises NotComparableError where the embeddings are not of one width.
+    Raises NotComparableError where the embeddings differ in width.
     """
     widths = candidate.images.shape[1], reference.images.shape[1]
     if widths[0] != widths[1]:

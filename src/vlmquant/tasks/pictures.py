@@ -34,7 +34,7 @@ def save_pictures(folder: Path, evaluation: Evaluation) -> dict[str, str]:
 def wanted_pictures(evaluation: Evaluation) -> list[str]:
     """Return ids of pictures: for every metric the farthest flips of each kind, and the farthest of all.
 
-    Of scores that are no means over samples, such as BLEU, there are no flips: there the pictures whose text changed
+    Of scores that are not means over samples, such as BLEU, there are no flips: there the pictures whose text changed
     are wanted.
     """
     fidelity = evaluation.fidelity

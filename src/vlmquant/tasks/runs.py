@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmquant.bench.contenders import bundle_contender
 from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.bench.result import BenchResult
 from vlmquant.errors import DataError
@@ -134,7 +135,7 @@ def latency_ms(bundle: str, engine: str, benches: Sequence[BenchResult]) -> floa
 
     `engine` "torch" is the float original beside it.
     """
-    contender = "torch-fp32" if engine == "torch" else f"bundle-{engine}"
+    contender = "torch-fp32" if engine == "torch" else bundle_contender(engine)
     for bench in benches:
         if bench.component == "image" and bench.model == bundle:
             rows = [row.at(1) for row in bench.contenders if row.name == contender]

@@ -60,7 +60,7 @@ class Stamped(Generic[T]):
 
 
 @dataclass(frozen=True, eq=False)
-class Timed(Generic[T]):
+class TimedPicture(Generic[T]):
     """A picture with the time at which it is shown and the time when it ends, in seconds.
 
     `gap` says why nothing is known between the end of the picture before and this one; None where they are neighbours.
@@ -86,10 +86,10 @@ class Clock(Generic[T]):
         self._lag = Fraction(0)  # by how much the recording's clock was set back on the way
         self._last: Fraction | None = None
         self._end = start
-        self._steps = deque[Fraction](maxlen=2)  # the last ones; of two, the smaller is no jump
+        self._steps = deque[Fraction](maxlen=2)  # the last ones; of two, the smaller is not a jump
         self._lost = 0  # packets since the last gap
 
-    def run(self, pictures: Iterable[Stamped[T]]) -> Iterator[Timed[T]]:
+    def run(self, pictures: Iterable[Stamped[T]]) -> Iterator[TimedPicture[T]]:
         """Yield every picture that is shown later than the one before, with its time."""
         ahead = deque[Stamped[T]]()
         rest = iter(pictures)
@@ -152,7 +152,7 @@ class Clock(Generic[T]):
         agree = all(0 < b - a <= 2 * self._nominal for a, b in pairwise(times[1:]))
         return int(agree and not times[0] - _RESTART_SECONDS < times[1] <= believable)
 
-    def _mend(self, wrong: list[Stamped[T]], ahead: deque[Stamped[T]]) -> Iterator[Timed[T]]:
+    def _mend(self, wrong: list[Stamped[T]], ahead: deque[Stamped[T]]) -> Iterator[TimedPicture[T]]:
         """Spread pictures with wrong stamps evenly between the last right one and the next."""
         step = max(self._step, _LEAST_STEP_SECONDS)
         before = self._time(ahead[0]) - 2 * step if self._last is None else self._last
@@ -162,7 +162,7 @@ class Clock(Generic[T]):
             time = before + (after - before) * Fraction(number, len(wrong) + 1)
             yield self._show(item, time, time + (after - before) / (len(wrong) + 1))
 
-    def _believe(self, item: Stamped[T]) -> Timed[T]:
+    def _believe(self, item: Stamped[T]) -> TimedPicture[T]:
         """Take a picture at its own time; there is a gap before it when it comes much later than expected."""
         time = self._time(item)
         self.untimed += item.stamp is None
@@ -177,15 +177,15 @@ class Clock(Generic[T]):
             self._steps.append(time - self._last)
         return self._show(item, time, time + self._shown(item), gap)
 
-    def _restart(self, item: Stamped[T]) -> Timed[T]:
+    def _restart(self, item: Stamped[T]) -> TimedPicture[T]:
         time = self._end if self._last is None else max(self._end, self._last + _LEAST_STEP_SECONDS)
         self._lag += time - self._time(item)
         return self._show(item, time, time + self._shown(item), SET_BACK)
 
-    def _show(self, item: Stamped[T], time: Fraction, end: Fraction, gap: str | None = None) -> Timed[T]:
+    def _show(self, item: Stamped[T], time: Fraction, end: Fraction, gap: str | None = None) -> TimedPicture[T]:
         self._lost = 0 if gap else self._lost + item.lost
         self._last, self._end = time, end
-        return Timed(item.picture, time, end, gap)
+        return TimedPicture(item.picture, time, end, gap)
 
     def _shown(self, item: Stamped[T]) -> Fraction:
         return min(item.duration or self._nominal or Fraction(0), max(_LONGEST_STEP_SECONDS, _JUMP_STEPS * self._step))

@@ -22,7 +22,7 @@ from vlmquant.video.sampling import SampleClock
 from vlmquant.video.score import EventQuery
 from vlmquant.video.sources import open_source
 from vlmquant.video.sources.source import Gap, VideoInfo
-from vlmquant.video.watch import Closed, Observation, VideoEncoder, after_last, watch
+from vlmquant.video.watch import ClosedEvent, Observation, VideoEncoder, after_last, watch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,7 +170,7 @@ class _Collected:
 
     def __init__(self) -> None:
         self.pts, self.latency_ms, self.scores = array("d"), array("d"), array("f")
-        self.closed: list[Closed] = []
+        self.closed: list[ClosedEvent] = []
         self.gaps: list[Gap] = []
 
     def add(self, observation: Observation) -> None:

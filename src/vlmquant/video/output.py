@@ -115,7 +115,7 @@ class OutputFolder:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{_shown(path)} is no record of this program; move it, or choose another output folder"
+                f"{_shown(path)} is not a record of this program; move it, or choose another output folder"
             ) from error
 
     def _write_record(self) -> None:

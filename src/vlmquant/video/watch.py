@@ -26,7 +26,7 @@ class VideoEncoder(Encoder, PixelEncoder, Protocol):
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedEvent:
     """An event that has begun for certain: it will be reported, from `start_seconds` on, whatever follows."""
 
     name: str
@@ -34,7 +34,7 @@ class Opened:
 
 
 @dataclass(frozen=True, eq=False)
-class Closed:
+class ClosedEvent:
     """An event that is over, and its picture at the peak.
 
     `thumbnail` is uint8 RGB (height, width, 3), at most `THUMBNAIL_PIXELS` wide and high.
@@ -58,8 +58,8 @@ class Observation:
     embedding: FloatArray
     scores: FloatArray
     latency_ms: float
-    opened: tuple[Opened, ...] = ()
-    closed: tuple[Closed, ...] = ()
+    opened: tuple[OpenedEvent, ...] = ()
+    closed: tuple[ClosedEvent, ...] = ()
     gap: Gap | None = None
 
 
@@ -132,7 +132,7 @@ class _Search:
             before = detector.open_since
             closed += self._found(detector.push(pts, float(frame.scores[column])), column)
             if detector.open_since is not None and detector.open_since != before:
-                opened.append(Opened(detector.name, detector.open_since))
+                opened.append(OpenedEvent(detector.name, detector.open_since))
             wanted = detector.possible_peaks
             kept = {time: picture for time, picture in self._pictures[column].items() if time in wanted}
             if pts in wanted:
@@ -141,7 +141,7 @@ class _Search:
             self._pictures[column] = kept
         return Observation(pts, frame.embedding, frame.scores, frame.latency_ms, tuple(opened), tuple(closed), gap)
 
-    def finish(self, end_seconds: float) -> list[Closed]:
+    def finish(self, end_seconds: float) -> list[ClosedEvent]:
         """Close all events where the picture ends."""
         end_seconds = after_last(self._last_pts, end_seconds, self._step_seconds)
         found = [self._found(detector.finish(end_seconds), column) for column, detector in enumerate(self._detectors)]
@@ -151,7 +151,7 @@ class _Search:
         self._detectors = [EventDetector(name, rule) for name, rule in self._rules]
         self._pictures: list[dict[float, ByteArray]] = [{} for _ in self._rules]
 
-    def _close(self, gap: Gap) -> list[Closed]:
+    def _close(self, gap: Gap) -> list[ClosedEvent]:
         """Close all events where a gap begins, and begin afresh behind it."""
         if self._last_pts == -math.inf:
             return []
@@ -160,8 +160,8 @@ class _Search:
         self._begin()
         return closed
 
-    def _found(self, events: Sequence[Event], column: int) -> list[Closed]:
-        return [Closed(event, self._pictures[column][event.peak_seconds]) for event in events]
+    def _found(self, events: Sequence[Event], column: int) -> list[ClosedEvent]:
+        return [ClosedEvent(event, self._pictures[column][event.peak_seconds]) for event in events]
 
 
 def after_last(last_pts: float, end_seconds: float, step_seconds: float) -> float:

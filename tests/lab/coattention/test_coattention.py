@@ -14,7 +14,7 @@ from vlmquant.lab.coattention.answerer import McanAnswerer
 from vlmquant.lab.coattention.answers import Answers
 from vlmquant.lab.coattention.features import ClipFeatures, TokenFeatures
 from vlmquant.lab.coattention.network import Mcan, McanConfig
-from vlmquant.lab.coattention.train import Examples, Schedule, train
+from vlmquant.lab.coattention.train import Examples, TrainingSchedule, train
 
 SMALL = McanConfig(image_width=6, text_width=5, answers=3, width=16, layers=1, heads=2, dropout=0.0)
 
@@ -65,7 +65,7 @@ def examples(count: int = 96) -> Examples:
 
 def test_training_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
     losses: list[float] = []
-    schedule = Schedule(epochs=30, batch_size=16, peak_rate=3e-3, decay_after=(26,))
+    schedule = TrainingSchedule(epochs=30, batch_size=16, peak_rate=3e-3, decay_after=(26,))
     first, rest = tmp_path / "a.pt", tmp_path / "b.pt"
     whole = train(SMALL, examples(), schedule, first, lambda _, loss: losses.append(loss))
     assert losses[-1] < 0.3 * losses[0]

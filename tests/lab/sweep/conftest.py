@@ -8,7 +8,7 @@ from PIL import Image
 
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.data.detect import read
+from vlmquant.data.reader import read
 from vlmquant.data.sets import ImageSet
 
 

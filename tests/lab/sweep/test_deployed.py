@@ -10,12 +10,12 @@ from vlmquant.bundle.manifest import MANIFEST, Manifest
 from vlmquant.engines import choose
 from vlmquant.lab.sweep import latency, towers
 from vlmquant.lab.sweep.latency import Timing
-from vlmquant.lab.sweep.plan import Plan
+from vlmquant.lab.sweep.plan import SweepPlan
 from vlmquant.lab.sweep.run import FLOAT_IN_TORCH, Sweep, sweep
 from vlmquant.progress import silent
 from vlmquant.report.sweep_tables import candidates, deployed, deployed_table, front, smallest_within, tower_table
 
-PLAN = Plan(recipes=("static-int8", "torch-dynamic"), grid_bits=())
+PLAN = SweepPlan(recipes=("static-int8", "torch-dynamic"), grid_bits=())
 FLOAT_GRAPH_BYTES = 300_000
 
 

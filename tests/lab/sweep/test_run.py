@@ -9,11 +9,11 @@ import pytest
 from vlmquant.errors import CalibrationError, DataError
 from vlmquant.lab.sweep import towers as towers_module
 from vlmquant.lab.sweep.latency import Timing
-from vlmquant.lab.sweep.plan import Plan
+from vlmquant.lab.sweep.plan import SweepPlan
 from vlmquant.lab.sweep.point import Point
 from vlmquant.lab.sweep.run import Sweep, sweep
 
-PLAN = Plan(recipes=("torch-dynamic",), grid_bits=(8, 4))
+PLAN = SweepPlan(recipes=("torch-dynamic",), grid_bits=(8, 4))
 # All of it is simulated, so nothing is exported and nothing timed.
 UNTIMED = Timing(rounds=0, threads=1)
 
@@ -126,14 +126,14 @@ def test_other_calibration_is_another_point(finished, model, labelled, calibrati
 
     _, folder = finished
     other = replace(calibration, images=calibration.images[:4])
-    plan = Plan(recipes=("torch-dynamic",), components=("text",), grid_bits=(8,))
+    plan = SweepPlan(recipes=("torch-dynamic",), components=("text",), grid_bits=(8,))
     again = sweep(model, labelled, other, plan, folder, timing=UNTIMED)
     # Whole-batch ranges and float are measured on nothing, so those two are the same points.
     assert again.computed == len(plan.pairs()) - 2 == 3
 
 
 def test_a_damaged_point_is_named(model, labelled, calibration, tmp_path: Path) -> None:
-    plan = Plan(recipes=("torch-dynamic",), components=("text",), grid_bits=())
+    plan = SweepPlan(recipes=("torch-dynamic",), components=("text",), grid_bits=())
     sweep(model, labelled, calibration, plan, tmp_path, timing=UNTIMED)
     path = next((tmp_path / "points").glob("*.json"))
     path.write_text("{}", encoding="utf-8")

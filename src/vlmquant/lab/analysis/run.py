@@ -118,7 +118,7 @@ def analyze(
     for a recipe without integers and unknown names, CalibrationError without pictures or texts.
     """
     if not recipe.integer_weights:
-        raise RecipeError(f"recipe {recipe.name!r} makes no integers; analyze a recipe that does, such as static-int8")
+        raise RecipeError(f"recipe {recipe.name!r} stores no integers; analyze one that does, such as static-int8")
     if not calibration.images or not calibration.texts:
         raise CalibrationError("an analysis needs pictures and texts; pass a folder of images (--calibrate)")
     others = [get_recipe(name) for name in dict.fromkeys(compared) if name != recipe.name]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.calibrate import histogram_of, input_histograms, watching
-from vlmquant.quantize.damage import Plan, up_to
+from vlmquant.quantize.damage import TowerPlan, up_to
 from vlmquant.quantize.modules import (
     PerTokenLinear,
     QuantizedConv2d,
@@ -88,7 +88,9 @@ class _Power:
         return 10 * math.log10(self.signal / self.noise) if self.noise else math.inf
 
 
-def site_facts(plan: Plan, inputs: Sequence[Tensor], description: str, track: Track = silent) -> tuple[SiteFacts, ...]:
+def site_facts(
+    plan: TowerPlan, inputs: Sequence[Tensor], description: str, track: Track = silent
+) -> tuple[SiteFacts, ...]:
     """Return the facts of every site of `plan`, in forward order of definition.
 
     Distributions are over all `inputs` (batches), ratios over about 32 of them. Where the recipe smooths, sites are

@@ -83,7 +83,9 @@ class McanAnswerer:
             network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
             trained_on = content["clip_weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-            raise ModelError(f"{folder} holds no co-attention network that opens ({error}); train it again") from error
+            raise ModelError(
+                f"{folder} holds no co-attention network that can be read ({error}); train it again"
+            ) from error
         if trained_on != features.model.weights_sha256:
             raise ModelError(
                 f"the network in {folder} was trained on a CLIP with weights {trained_on[:12]}…, "

@@ -32,7 +32,7 @@ class TokenFeatures:
 class ClipFeatures:
     """Patch and token features of one CLIP; `image_tower` and `text_tower` may be quantized copies of `model`'s.
 
-    Raises ModelError for a CLIP whose image tower is no vision transformer.
+    Raises ModelError for a CLIP whose image tower is not a vision transformer.
     """
 
     name: str

@@ -22,7 +22,7 @@ Report = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class TrainingSchedule:
     """How long and how fast; the defaults are MCAN's, with rates for batches of 64."""
 
     epochs: int = 13
@@ -57,7 +57,11 @@ class Examples:
 
 
 def train(
-    config: McanConfig, examples: Examples, schedule: Schedule, checkpoint: Path, report: Report = lambda *_: None
+    config: McanConfig,
+    examples: Examples,
+    schedule: TrainingSchedule,
+    checkpoint: Path,
+    report: Report = lambda *_: None,
 ) -> Mcan:
     """Return the trained network; `checkpoint` is written after every epoch, and where it exists training goes on.
 
@@ -87,7 +91,7 @@ def _epoch(
     network: Mcan,
     optimizer: torch.optim.Optimizer,
     examples: Examples,
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     epoch: int,
     device: torch.device,
 ) -> float:

@@ -25,7 +25,7 @@ BUSY = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class TimedTower:
     """One precision of one tower: the contender of `vlmquant.bench` that runs it, and the file or folder it needs."""
 
     runner: str
@@ -37,8 +37,8 @@ class Latency:
     """One image or text at a time over all rounds; `reason` says why it did not run, and then the rest is None.
 
     `int8_mac_share` (0..1) is the share of multiply-accumulates that the engine ran in INT8 kernels,
-    `fast_int8_mac_share` the share in INT8 kernels that are no reference or emulated ones, `load_per_core` how many
-    processes wanted each core in the minute before the race, None where the system does not tell.
+    `fast_int8_mac_share` the share in INT8 kernels that are neither reference nor emulated ones, `load_per_core` how
+    many processes wanted each core in the minute before the race, None where the system does not say.
     """
 
     runner: str
@@ -72,7 +72,7 @@ class Timing:
 
 
 def latencies(
-    contenders: Mapping[str, Contender], checkpoint: Path, component: str, timing: Timing, folder: Path, track: Track
+    contenders: Mapping[str, TimedTower], checkpoint: Path, component: str, timing: Timing, folder: Path, track: Track
 ) -> dict[str, Latency]:
     """Return the latency of each contender by its name.
 
@@ -93,12 +93,12 @@ def latencies(
 
 
 def load_per_core() -> float | None:
-    """Return how many processes wanted each core in the last minute, None where the system does not tell."""
+    """Return how many processes wanted each core in the last minute, None where the system does not say."""
     return os.getloadavg()[0] / available_cores() if hasattr(os, "getloadavg") else None
 
 
 def _race(
-    contenders: Mapping[str, Contender], checkpoint: Path, component: str, timing: Timing, track: Track
+    contenders: Mapping[str, TimedTower], checkpoint: Path, component: str, timing: Timing, track: Track
 ) -> dict[str, Latency]:
     load = load_per_core()
     schedule = Schedule(batches=(1,), rounds=timing.rounds, iterations=timing.iterations, seed=0)

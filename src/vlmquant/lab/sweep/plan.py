@@ -50,7 +50,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SweepPlan:
     """Every recipe of `recipes` in the towers that `components` name, and vanilla bit-widths tower against tower.
 
     `components` holds "image", "text" and "both". `grid_bits` are the widths of the vanilla recipes whose every

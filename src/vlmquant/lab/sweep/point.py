@@ -104,7 +104,7 @@ class PointStore:
             content = json.loads(path.read_text(encoding="utf-8"))
             return Point.from_dict(content["point"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is no finished point ({error!r}); delete it and sweep again") from error
+            raise DataError(f"{path} is not a finished point ({error!r}); delete it and sweep again") from error
 
     def put(self, point: Point) -> None:
         """Keep a point under its key."""

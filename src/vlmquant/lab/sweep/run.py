@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vlmquant.bench.contenders import bundle_contender, float_contender
 from vlmquant.bench.environment import Environment, this_environment
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
@@ -16,8 +17,8 @@ from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
 from vlmquant.engines import installed_engines
 from vlmquant.errors import CalibrationError, DataError
 from vlmquant.files import digest
-from vlmquant.lab.sweep.latency import Contender, Latency, Timing, latencies
-from vlmquant.lab.sweep.plan import FLOAT, Pair, Plan
+from vlmquant.lab.sweep.latency import Latency, TimedTower, Timing, latencies
+from vlmquant.lab.sweep.plan import FLOAT, Pair, SweepPlan
 from vlmquant.lab.sweep.point import SCHEMA, Point, PointStore, Score
 from vlmquant.lab.sweep.towers import COMPONENTS, Towers
 from vlmquant.limits import available_cores
@@ -54,7 +55,7 @@ class Sweep:
     data: Mapping[str, Any]
     calibration: Mapping[str, Any] | None
     protocols: Mapping[str, str]
-    plan: Plan
+    plan: SweepPlan
     points: tuple[Point, ...]
     latencies: Mapping[str, Mapping[str, Latency]]
     timing: Timing
@@ -91,7 +92,7 @@ def sweep(
     model: ClipModel,
     data: ImageSet,
     calibration: CalibrationSet | None,
-    plan: Plan,
+    plan: SweepPlan,
     folder: Path,
     *,
     tasks: Sequence[str] | None = None,
@@ -268,10 +269,10 @@ def _latencies(towers: Towers, points: Sequence[Point], timing: Timing) -> dict[
     found = {}
     for component in COMPONENTS:
         names = dict.fromkeys(point.image if component == "image" else point.text for point in deployed)
-        contenders = {FLOAT_IN_TORCH: Contender(runner="torch-fp32", path=towers.model.folder)}
+        contenders = {FLOAT_IN_TORCH: TimedTower(runner="torch-fp32", path=towers.model.folder)}
         for name in names:
-            runner = f"{engine}-fp32" if name == FLOAT else f"bundle-{towers.runs_on(name)}"
-            contenders[name] = Contender(runner=runner, path=towers.graph(name, component))
+            runner = float_contender(engine, "f32") if name == FLOAT else bundle_contender(towers.runs_on(name))
+            contenders[name] = TimedTower(runner=runner, path=towers.graph(name, component))
         folder = towers.folder / "latencies"
         found[component] = latencies(contenders, towers.model.folder, component, timing, folder, towers.track)
     return found

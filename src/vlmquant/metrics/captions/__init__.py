@@ -31,7 +31,7 @@ NAMED_IDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionScores:
-    """The scores of n captions, kept per caption so that a bootstrap can weigh them anew.
+    """The scores of n captions, kept per caption so that a bootstrap can weigh them again.
 
     `ids` has the n image ids in the order of the arrays. `bleu` holds counts, because corpus BLEU is not a mean;
     `rouge_l` in [0, 1] and `cider` in [0, 10] are (n,) float64. CIDEr's n-gram rarities are those of all n images

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.damage import Judge, Plan
+from vlmquant.quantize.damage import Judge, TowerPlan
 from vlmquant.quantize.recipes.recipe import Recipe
 
 
@@ -26,14 +26,14 @@ class Handled:
     `damage_before` and `damage` are 1 - mean cosine of the final embedding over some calibration inputs.
     """
 
-    plan: Plan
+    plan: TowerPlan
     recipe: Recipe
     damage_before: float
     damage: float
 
 
 def handle_outliers(
-    make_plan: Callable[[Recipe], Plan],
+    make_plan: Callable[[Recipe], TowerPlan],
     recipe: Recipe,
     sites: Sequence[str],
     inputs: Sequence[Tensor],

@@ -18,7 +18,7 @@ import av
 from vlmquant.errors import VideoError
 from vlmquant.models.spec import ByteArray
 from vlmquant.text import counted
-from vlmquant.video.clock import SET_AHEAD, SET_BACK, Clock, Timed
+from vlmquant.video.clock import SET_AHEAD, SET_BACK, Clock, TimedPicture
 from vlmquant.video.picture import clockwise_degrees, display_matrix, is_right_angle, swaps_axes, upright_rgb
 from vlmquant.video.sampling import SampleClock
 from vlmquant.video.sources.container import MAX_PIXELS, open_container, raise_when_out_of_memory
@@ -64,7 +64,7 @@ class VideoFile:
         self._first = shown.time
         self._zero = self._file_start(shown.time)
         self._end = shown.end - self._zero
-        self._ahead: Iterator[Timed[av.VideoFrame]] = chain([shown], timed)
+        self._ahead: Iterator[TimedPicture[av.VideoFrame]] = chain([shown], timed)
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -214,7 +214,7 @@ class VideoFile:
         if matrix is not None and swaps_axes(matrix):
             width, height = height, width
         if matrix is not None and not is_right_angle(matrix):
-            self.warnings.append("the display matrix is no quarter turn; its nearest one is applied")
+            self.warnings.append("the display matrix is not a quarter turn; the nearest one is applied")
         return VideoInfo(
             path=self._path,
             width=width,
@@ -230,8 +230,8 @@ class VideoFile:
 def open_video(path: str | Path, stream: int | None = None) -> VideoFile:
     """Open a video file and decode its first frame; use it in a `with`.
 
-    `stream` is the number of the picture's stream in the file. None takes the best that is no cover art: one that moves
-    before one that stands still, then the one with most pixels.
+    `stream` is the number of the picture's stream in the file. None takes the best that is not cover art: one that
+    moves before one that stands still, then the one with most pixels.
 
     Raises:
         VideoError: as `open_container`; no picture (audio only), no such stream, or frames above `MAX_PIXELS`.

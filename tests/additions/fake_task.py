@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from vlmquant.tasks.compare import compare_results
 from vlmquant.tasks.protocol import Protocol
 from vlmquant.tasks.result import Outcomes, TaskResult
-from vlmquant.tasks.task import Work
+from vlmquant.tasks.task import Task, Work
 
 
 def count_bright(work: Work) -> TaskResult:
@@ -21,3 +22,6 @@ def count_bright(work: Work) -> TaskResult:
             )
         },
     )
+
+
+TASK = Task(head="dual-encoder", run=count_bright, compare=compare_results)
