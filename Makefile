@@ -27,11 +27,11 @@ format: $(VENV)/.installed-dev
 # constraints.txt pins torch. Where the index has no CPU-only build of that version, pip takes the default one, on Linux
 # gigabytes of CUDA; PIP_EXTRA_INDEX_URL names an index that has it.
 $(VENV)/.installed: $(VENV)/.pip pyproject.toml
-	$(PIP) -e ".[quantize]"
+	$(PIP) -e packages/streetworld -e ".[demo]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
-	$(PIP) -e ".[dev]"
+	$(PIP) -e packages/streetworld -e ".[dev]"
 	touch $(VENV)/.installed $@
 
 # The pip that comes with Python 3.11 takes twice as long to resolve.

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import streetworld
 from benchmarks.data import CALIBRATION_IMAGES, street_questions
 from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import answer_changes, caption_changes, show_changes
-from vlmquant import CalibrationSet, get_recipe, streetworld
+from vlmquant import CalibrationSet, get_recipe
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.open import open_bundle

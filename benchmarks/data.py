@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PictureFile
 
-from vlmquant import CalibrationSet, streetworld
+import streetworld
+from streetworld.questions import IMAGE_NAME, write_questions
+from vlmquant import CalibrationSet
 from vlmquant.data.captions import read_caption_table
 from vlmquant.data.coco import read_vqa
 from vlmquant.data.sets import CaptionedImages, QuestionedImages
@@ -18,7 +20,6 @@ from vlmquant.models.preprocess import read_image
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.models.spec import Image
 from vlmquant.progress import bar
-from vlmquant.streetworld.questions import IMAGE_NAME, write_questions
 
 CALIBRATION_IMAGES = 64
 DEVELOPMENT_SCENES = 200

@@ -13,13 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import streetworld
 from benchmarks.data import CALIBRATION_IMAGES
 from benchmarks.results import ResultFile, add_output
-from vlmquant import get_recipe, load_model, open_bundle, streetworld
+from streetworld.videos import EVENT_NAMES, STATE_EVENTS
+from vlmquant import get_recipe, load_model, open_bundle
 from vlmquant.build.build import quantize_model
 from vlmquant.models.heads import as_encoder
 from vlmquant.progress import bar
-from vlmquant.streetworld.videos import EVENT_NAMES, STATE_EVENTS
 from vlmquant.tasks.events import EventScores, score_events
 from vlmquant.video.detect import detect
 from vlmquant.video.events import EventRule

@@ -19,11 +19,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+import streetworld
 from benchmarks.data import CALIBRATION_IMAGES, street_questions
 from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import answer_changes, caption_changes, show_changes
 from benchmarks.towers import simulated
-from vlmquant import get_recipe, load_model, streetworld
+from vlmquant import get_recipe, load_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.lab.coattention.answerer import McanAnswerer
 from vlmquant.lab.coattention.features import ClipFeatures

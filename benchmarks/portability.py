@@ -21,10 +21,11 @@ from unittest.mock import patch
 
 import numpy as np
 
+import streetworld
 import vlmquant
 from benchmarks.data import add_shared, noise
 from benchmarks.results import ResultFile, add_output
-from vlmquant import CalibrationSet, load_model, streetworld
+from vlmquant import CalibrationSet, load_model
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest, file_facts
 from vlmquant.bundle.placement import place

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+import streetworld
 from benchmarks.data import DATA, Data, add_data
 from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import Rows, by_combination, cosines, encode, show, subject_of
 from benchmarks.towers import simulated
-from vlmquant import get_recipe, streetworld
+from vlmquant import get_recipe
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.schemes import WeightScheme
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
+import streetworld
 from benchmarks.data import DATA, Data, add_data
 from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import compared, encode, score, show, subject_of
 from benchmarks.towers import simulated, with_towers
-from vlmquant import CalibrationSet, get_recipe, streetworld
+from vlmquant import CalibrationSet, get_recipe
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip_inputs import calibration_inputs
 from vlmquant.progress import bar

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+import streetworld
 from benchmarks.data import CALIBRATION_IMAGES
 from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import cosines
 from benchmarks.towers import simulated_tower
-from vlmquant import get_recipe, load_model, streetworld
+from vlmquant import get_recipe, load_model
 from vlmquant.metrics.intervals import bootstrap_mean
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray

@@ -13,8 +13,8 @@ from benchmarks import events_street
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.results import RESULTS, ROOT, ResultFile, code_state
 from benchmarks.tables.pages import PAGES, TABLE, TABLES, filled
+from streetworld.videos import EVENT_NAMES
 from vlmquant.errors import DataError, VlmQuantError
-from vlmquant.streetworld.videos import EVENT_NAMES
 from vlmquant.tasks.events import score_events
 
 HEAD = {"model": "a CLIP", "calibration": ("64 images",)}

@@ -30,7 +30,7 @@ def examples(page: Path) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def prepared(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples name: checkpoints under hub ids' spelling, pictures, classes, captions, a video."""
-    from vlmquant import streetworld
+    import streetworld
 
     folder = tmp_path_factory.mktemp("prepared")
     shutil.copytree(tiny_checkpoint, folder / "openai" / "clip-vit-base-patch32")

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "vlmquant"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "vlmquant"
+STREETWORLD = ROOT / "packages" / "streetworld" / "src"
 LEAVES = ("errors", "files", "limits", "process", "progress", "text", "metrics")
 DEPLOY = (*LEAVES, "data", "models", "engines", "bundle", "video")
 """From the leaves up: what runs a bundle. Each package imports only what stands before it."""
 MAKE = ("checkpoints", "quantize", "build")
-USE = ("streetworld", "opening", "bench", "tasks", "budget", "lab", "doctor", "selfcheck", "report", "demo", "cli")
+USE = ("opening", "bench", "tasks", "budget", "lab", "doctor", "selfcheck", "report", "demo", "cli")
 NOT_FOR_MAKE = ("video",)
 
 
@@ -41,6 +43,10 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
+def roots(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imported_modules(path)}
+
+
 def package_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
@@ -61,7 +67,23 @@ def test_what_runs_a_bundle_does_not_know_torch(package: str) -> None:
     for path in [SOURCE / f"{package}.py", *(SOURCE / package).rglob("*.py")]:
         if not path.exists():
             continue
-        assert not {module.split(".")[0] for module in imported_modules(path)} & {"torch", "transformers"}, path
+        assert not roots(path) & {"torch", "transformers"}, path
+
+
+def test_the_demonstration_models_stand_beside_the_package() -> None:
+    """Street world takes a few leaves and the set that it fills; only what works without a named model imports it."""
+    taken = {module for path in STREETWORLD.rglob("*.py") for module in imported_modules(path)}
+    ours = {module.split(".")[1] for module in taken if module.startswith("vlmquant.")}
+    assert ours <= {*LEAVES, "checkpoints"}
+    users = {package_of(path) for path in SOURCE.rglob("*.py") if "streetworld" in roots(path)}
+    assert users <= {"opening", "demo"}
+
+
+@pytest.mark.parametrize("package", [*LEAVES, *DEPLOY, *MAKE, "tasks", "opening", "bench", "budget", "lab"])
+def test_only_reports_draw(package: str) -> None:
+    for path in [SOURCE / f"{package}.py", *(SOURCE / package).rglob("*.py")]:
+        if path.exists():
+            assert not roots(path) & {"matplotlib", "jinja2"}, path
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -21,11 +21,11 @@ from train_blip import CAPTIONS, VQA
 from train_clip import WEIGHTS as STREET_CLIP
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, BlipProcessor
 
-from vlmquant import streetworld
+import streetworld
+from streetworld.dataset import PICTURE_SIZE
 from vlmquant.metrics.captions import caption_scores
 from vlmquant.metrics.vqa import vqa_accuracy
 from vlmquant.progress import bar
-from vlmquant.streetworld.dataset import PICTURE_SIZE
 
 RESULTS = Path(__file__).resolve().parent / "results-blip.json"
 BATCH, MOST_TOKENS, EXAMPLES, CURVE_EVERY = 50, 40, 8, 50

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from vlmquant import streetworld
+import streetworld
 from vlmquant.checkpoints import load_model
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.progress import bar

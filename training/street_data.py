@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlmquant.streetworld.captions import FIXED, short_statement, vary_caption
-from vlmquant.streetworld.dataset import scenes
-from vlmquant.streetworld.render import render
-from vlmquant.streetworld.scene import (
+from streetworld.captions import FIXED, short_statement, vary_caption
+from streetworld.dataset import scenes
+from streetworld.render import render
+from streetworld.scene import (
     ALL_COLOURS,
     ALL_STATES,
     COLOURS,
@@ -25,7 +25,7 @@ from vlmquant.streetworld.scene import (
     WEATHERS,
     Scene,
 )
-from vlmquant.streetworld.statements import Phrase, Statement
+from streetworld.statements import Phrase, Statement
 
 SIZE = 128
 SEED = 1

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from transformers import BertTokenizer
 
-from vlmquant.streetworld.captions import vary_caption
-from vlmquant.streetworld.questions import questions
-from vlmquant.streetworld.scene import Scene
+from streetworld.captions import vary_caption
+from streetworld.questions import questions
+from streetworld.scene import Scene
 
 CONTEXT = 64
 QUESTIONS_PER_PICTURE = 3

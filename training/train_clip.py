@@ -24,9 +24,9 @@ from street_data import (
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from vlmquant.streetworld.captions import FIXED, TEMPLATES, short_statement, vary_caption
+from streetworld.captions import FIXED, TEMPLATES, short_statement, vary_caption
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "src/vlmquant/streetworld/weights/street-clip"
+WEIGHTS = Path(__file__).resolve().parents[1] / "packages/streetworld/src/streetworld/weights/street-clip"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MERGES, CONTEXT = 400, 48
 BATCH, PEAK_RATE, WARM_UP_STEPS, WEIGHT_DECAY = 96, 1.0e-3, 120, 0.05

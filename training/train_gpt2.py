@@ -15,10 +15,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from vlmquant.streetworld.captions import vary_caption
-from vlmquant.streetworld.dataset import scenes
+from streetworld.captions import vary_caption
+from streetworld.dataset import scenes
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "src/vlmquant/streetworld/weights/street-gpt2"
+WEIGHTS = Path(__file__).resolve().parents[1] / "packages/streetworld/src/streetworld/weights/street-gpt2"
 SEED, STYLES, VOCABULARY, CONTEXT = 1, 5, 640, 64
 WIDTH, LAYERS, HEADS = 128, 3, 4
 BATCH, PEAK_RATE, WARM_UP_STEPS = 128, 2e-3, 100

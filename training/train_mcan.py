@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from streetworld import checkpoint as street_checkpoint
+from streetworld.questions import IMAGE_NAME, write_questions
 from vlmquant import load_model
 from vlmquant.data.coco import read_vqa
 from vlmquant.lab.coattention.answerer import McanAnswerer
@@ -20,10 +22,8 @@ from vlmquant.lab.coattention.features import ClipFeatures
 from vlmquant.lab.coattention.network import McanConfig
 from vlmquant.lab.coattention.train import Examples, Schedule, train
 from vlmquant.progress import bar
-from vlmquant.streetworld import checkpoint as street_checkpoint
-from vlmquant.streetworld.questions import IMAGE_NAME, write_questions
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "src/vlmquant/streetworld/weights/street-mcan"
+WEIGHTS = Path(__file__).resolve().parents[1] / "packages/streetworld/src/streetworld/weights/street-mcan"
 STREET_SEED = 1
 CHUNK = 512
 

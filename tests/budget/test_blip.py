@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fakes import tiny_blip_folder
+from streetworld.questions import write_questions
 from vlmquant.budget.blip_candidates import BlipCandidates
 from vlmquant.budget.budget import Budget
 from vlmquant.budget.log import NothingInsideError, SearchLog
@@ -23,7 +24,6 @@ from vlmquant.data.folders import read_flat_folder
 from vlmquant.data.sets import CaptionedImages, QuestionedImages
 from vlmquant.errors import BudgetError, CalibrationError, DataError, RecipeError
 from vlmquant.models.generate import GenerationOptions
-from vlmquant.streetworld.questions import write_questions
 
 OPTIONS = GenerationOptions(max_new_tokens=8, min_new_tokens=8)
 COARSE = {"4 bits": ("w4a8", "w4a8"), "4-bit vision": ("w4a8", "int8-weights")}

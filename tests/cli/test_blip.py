@@ -115,7 +115,7 @@ def test_captioning_against_itself_loses_nothing(run, captioner, pictures):
 
 
 def test_vqa_is_read_scored_and_saved(run, answerer, tmp_path):
-    from vlmquant.streetworld.questions import write_questions
+    from streetworld.questions import write_questions
 
     write_questions(tmp_path / "vqa", count=3)
     words = ("evaluate", answerer, "--against", answerer, "--data", tmp_path / "vqa", "--task", "vqa")

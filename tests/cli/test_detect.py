@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
+import streetworld
 from fakes import tiny_blip_folder
-from vlmquant import streetworld
 from vlmquant.cli import main
 from vlmquant.errors import VideoError
 from vlmquant.models.spec import ImageSpec
@@ -53,6 +53,30 @@ def test_a_bundle_finds_and_writes(run, video: Path, tiny_bundle: Path, tmp_path
         "annotated.mp4",
         "index.html",
     }
+
+
+def test_without_the_drawing_libraries_all_but_the_page_is_written(
+    run, video: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmquant.report.drawing.NEEDED", ("jinja2", "no_such_library"))
+    code, out, err = run("detect", video, "-m", tiny_bundle, "-e", "a dog", "-o", tmp_path / "out", "--json")
+    assert code == 0, err
+    (note,) = json.loads(out)["videos"][0]["notes"]
+    assert note == (
+        "the page and the timeline are left out: no_such_library is not installed (pip install 'vlmquant[report]')"
+    )
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files >= {"events.jsonl", "events.csv", "scores.csv", "events.vtt", "annotated.mp4"}
+    assert not files & {"timeline.png", "index.html"}
+
+
+def test_without_the_demonstration_models_a_model_must_be_named(
+    run, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "streetworld", None)
+    code, _, err = run("detect", video, "-e", "a dog", "-o", tmp_path / "out")
+    assert code == 2
+    assert "name one (-m), or install them: pip install 'vlmquant[demo]'" in err
 
 
 def test_a_checkpoint_is_quantized_on_first_use_and_kept(

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlmquant import streetworld
-from vlmquant.streetworld.captions import captions
-from vlmquant.streetworld.scene import WEATHERS
+import streetworld
+from streetworld.captions import captions
+from streetworld.scene import WEATHERS
 
 WEIGHTS = Path(streetworld.__file__).parent / "weights"
 CAPTIONS, VQA = WEIGHTS / "street-blip-captions", WEIGHTS / "street-blip-vqa"

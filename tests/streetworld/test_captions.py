@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from vlmquant.streetworld.captions import FIXED, TEMPLATES, caption_statements, captions, phrase_text, short_statement
-from vlmquant.streetworld.dataset import scenes
-from vlmquant.streetworld.scene import Actor, Scene
-from vlmquant.streetworld.statements import Phrase, Statement
+from streetworld.captions import FIXED, TEMPLATES, caption_statements, captions, phrase_text, short_statement
+from streetworld.dataset import scenes
+from streetworld.scene import Actor, Scene
+from streetworld.statements import Phrase, Statement
 
 FIXED_BY_TEXT = {statement.text: statement for statement in FIXED}
 WALKER = Actor(kind="person", colour="red", state="walking", direction="left", x=0.2, ground=0.945)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmquant import streetworld
+import streetworld
 from vlmquant.errors import ModelError
 
 WEIGHTS = Path(streetworld.__file__).parent / "weights" / "street-clip"

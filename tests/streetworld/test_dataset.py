@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from vlmquant.errors import DataError
-from vlmquant.streetworld.dataset import (
+from streetworld.dataset import (
     CLASSES,
     calibration_set,
     class_of,
@@ -10,7 +9,8 @@ from vlmquant.streetworld.dataset import (
     scenes,
     zero_shot_set,
 )
-from vlmquant.streetworld.scene import split_of
+from streetworld.scene import split_of
+from vlmquant.errors import DataError
 
 
 def test_a_longer_list_begins_with_the_shorter_and_seeds_and_splits_differ() -> None:

@@ -1,10 +1,10 @@
 from collections import Counter
 from pathlib import Path
 
+from streetworld.dataset import scenes
+from streetworld.questions import IMAGE_NAME, questions, write_questions
+from streetworld.scene import Actor, Scene
 from vlmquant.data.coco import read_vqa
-from vlmquant.streetworld.dataset import scenes
-from vlmquant.streetworld.questions import IMAGE_NAME, questions, write_questions
-from vlmquant.streetworld.scene import Actor, Scene
 
 
 def test_every_question_has_an_annotation_with_ten_answers() -> None:

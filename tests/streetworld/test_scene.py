@@ -3,9 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vlmquant.errors import DataError
-from vlmquant.streetworld.render import render
-from vlmquant.streetworld.scene import (
+from streetworld.render import render
+from streetworld.scene import (
     COLOURS,
     CROWD_SIZE,
     KINDS,
@@ -18,6 +17,7 @@ from vlmquant.streetworld.scene import (
     sample_scene,
     split_of,
 )
+from vlmquant.errors import DataError
 
 
 def _actor(**changes: object) -> Actor:

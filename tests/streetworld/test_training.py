@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlmquant.streetworld.dataset import scenes
+from streetworld.dataset import scenes
 
 TRAINING = Path(__file__).resolve().parents[2] / "training"
 

@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from vlmquant.errors import DataError
-from vlmquant.streetworld.captions import FIXED
-from vlmquant.streetworld.script import Leg, Role
-from vlmquant.streetworld.videos import (
+from streetworld.captions import FIXED
+from streetworld.script import Leg, Role
+from streetworld.videos import (
     EVENT_NAMES,
     STATEMENTS,
     VideoScript,
@@ -16,6 +15,7 @@ from vlmquant.streetworld.videos import (
     truth,
     write_video,
 )
+from vlmquant.errors import DataError
 
 
 def _walk_then_run() -> VideoScript:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streetworld.questions import IMAGE_NAME, write_questions
 from vlmquant.data.coco import read_vqa
 from vlmquant.errors import DataError
 from vlmquant.models.spec import FloatArray, Image
-from vlmquant.streetworld.questions import IMAGE_NAME, write_questions
 from vlmquant.tasks.answering import METRIC, score_answers, write_answers
 from vlmquant.tasks.captioning import compare_captions, score_captions, token_agreement, write_captions
 from vlmquant.tasks.compare import Verdict, compare

@@ -8,59 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.detections import HOSTILE, SHOWN, found, hostile_detection, sample_detection
 from vlmquant.errors import DataError
 from vlmquant.video.detect import Detection
-from vlmquant.video.events import Event, EventRule
 from vlmquant.video.score import EventQuery
-from vlmquant.video.sources.source import VideoInfo
-from vlmquant.video.timeline import timeline_figure
 from vlmquant.video.write import COLUMNS, WRITERS, event_rows, write_detection
-
-
-def found(name: str, start: float, end: float) -> Event:
-    return Event(
-        name=name,
-        start_seconds=start,
-        end_seconds=end,
-        peak_seconds=start,
-        peak_score=0.98765432,
-        mean_score=0.75,
-    )
 
 
 @pytest.fixture
 def detection() -> Detection:
-    events = (
-        found("a dog & <cat>", 0.5, 2.0),
-        found("crowd, dense", 1.0, 1.0002),
-        found("crowd, dense", 3723.4567, 3724),
-    )
-    return Detection(
-        info=VideoInfo(
-            path=Path("folder") / "street.mp4",
-            width=64,
-            height=48,
-            duration_seconds=3725.0,
-            average_fps=25.0,
-            codec="h264",
-            rotation_degrees=0,
-        ),
-        model="street-clip [openvino]",
-        queries=(
-            EventQuery("a dog & <cat>", ("a dog", "a cat")),
-            EventQuery("crowd, dense", ("a crowd",), ("a café",)),
-        ),
-        rule=EventRule(),
-        fps=5.0,
-        events=events,
-        thumbnails=tuple(np.full((20, 30, 3), 40 * index, np.uint8) for index in range(3)),
-        pts_seconds=np.array([0.0, 0.2, 0.4, 3724.0]),
-        scores=np.array([[0.1, 0.2], [0.9, 0.25], [1.0, 0.0], [0.5, 0.5]], np.float32),
-        latency_ms=np.array([5.0, 6.0, 7.0, 8.0]),
-        end_seconds=3725.0,
-        wall_seconds=10.0,
-        warnings=(),
-    )
+    return sample_detection()
+
+
+@pytest.fixture
+def hostile() -> Detection:
+    return hostile_detection()
 
 
 def nothing(detection: Detection) -> Detection:
@@ -76,7 +38,6 @@ def test_all_outputs_appear_and_no_temporary_file_stays(detection: Detection, tm
         "events.csv",
         "scores.csv",
         "events.vtt",
-        "timeline.png",
         "vlmquant-files.json",
         "0001.jpg",
         "0002.jpg",
@@ -161,7 +122,6 @@ def test_no_event_gives_empty_tables_with_headers(detection: Detection, tmp_path
     assert paths["csv"].read_text() == ",".join(COLUMNS) + "\n"
     assert paths["vtt"].read_text() == "WEBVTT\n"
     assert list(paths["thumbnails"].iterdir()) == []
-    assert paths["timeline"].stat().st_size > 0
 
 
 def test_a_failed_write_leaves_the_old_file(
@@ -181,7 +141,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_an_unknown_output_is_refused_before_anything_is_written(detection: Detection, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"unknown output 'xml'; known: csv, jsonl, scores, thumbnails, timeline, vtt"):
+    with pytest.raises(DataError, match=r"unknown output 'xml'; known: csv, jsonl, scores, thumbnails, vtt"):
         write_detection(detection, tmp_path / "out", ["csv", "xml"])
     assert not (tmp_path / "out").exists()
 
@@ -190,43 +150,6 @@ def test_a_folder_that_is_a_file_is_refused(detection: Detection, tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="choose another output folder"):
         write_detection(detection, tmp_path / "file")
-
-
-def test_the_timeline_shows_scores_thresholds_found_and_true_bars(detection: Detection) -> None:
-    truth = [found("crowd, dense", 1.0, 3.0), found("something else", 0.0, 9.0)]
-    dog, crowd = timeline_figure(detection, truth).axes
-    assert [axes.get_title(loc="left") for axes in (dog, crowd)] == [
-        "a dog & <cat>: 1 found, 0 true",
-        "crowd, dense: 2 found, 1 true",
-    ]
-    curve, on, off = crowd.lines
-    np.testing.assert_array_equal(curve.get_ydata(), detection.scores[:, 1])
-    assert on.get_ydata()[0] == detection.rule.on
-    assert off.get_ydata()[0] == detection.rule.off
-    found_bars, true_bars = crowd.collections
-    assert len(found_bars.get_paths()) == 2
-    assert true_bars.get_paths()[0].get_extents().x1 == 3.0
-    assert crowd.get_xlabel() == "time (s)"
-    assert crowd.get_xlim() == (0, 3725.0)
-    assert "n = 4 frames" in dog.figure.get_suptitle()
-
-
-def test_without_truth_there_is_no_truth_in_the_timeline(detection: Detection) -> None:
-    figure = timeline_figure(detection)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["score", "on 0.8", "off 0.6", "found"]
-
-
-HOSTILE = "=cmd|'/c calc' $x^$ [red]a[/red] \x1b[2J\u202e"
-SHOWN = "=cmd|'/c calc' $x^$ [red]a[/red] \\x1b[2J\\u202e"
-
-
-@pytest.fixture
-def hostile(detection: Detection) -> Detection:
-    """Names that spreadsheets, terminals and drawing libraries would act on."""
-    query = EventQuery(HOSTILE, ("@a dog", "-1"))
-    info = replace(detection.info, path=Path("folder") / f"{HOSTILE.replace('/', ' ')}\udce9.mp4")
-    return replace(detection, info=info, queries=(query,), events=(found(HOSTILE, 0.5, 2.0),),
-                   thumbnails=detection.thumbnails[:1], scores=detection.scores[:, :1])  # fmt: skip
 
 
 def test_names_are_written_literally_and_do_nothing(hostile: Detection, tmp_path: Path) -> None:
@@ -242,14 +165,6 @@ def test_names_are_written_literally_and_do_nothing(hostile: Detection, tmp_path
     vtt = paths["vtt"].read_text(encoding="utf-8")
     assert "\\x1b[2J" in vtt
     assert "\x1b" not in vtt
-
-
-def test_the_timeline_shows_names_literally_and_shortens_long_ones(hostile: Detection) -> None:
-    figure = timeline_figure(hostile)
-    assert figure.axes[0].get_title(loc="left") == f"{SHOWN}: 1 found"
-    figure.draw_without_rendering()
-    long = replace(hostile, queries=(EventQuery("word " * 100, ("a dog",)),), events=())
-    assert len(timeline_figure(long).axes[0].get_title(loc="left")) < 120
 
 
 def test_what_cannot_be_written_is_one_sentence(detection: Detection, tmp_path: Path) -> None:

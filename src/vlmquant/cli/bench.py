@@ -41,6 +41,7 @@ def bench_command(
     batches = tuple(batch or (1, 8))
     check_schedule(batches, rounds, iterations)
     if output is not None:
+        from vlmquant.report.bench_chart import write_bench
         from vlmquant.video.output import OutputFolder
 
         OutputFolder(output).check(("bench.json", "bench.png"))
@@ -56,8 +57,6 @@ def bench_command(
             raise ModelError("nothing to bench; name a bundle or a checkpoint, or pass --random-weights ViT-B-32")
         result = bench(targets, batches=batches, rounds=rounds, iterations=iterations, threads=threads, track=track)
     if output is not None:
-        from vlmquant.report.bench_chart import write_bench
-
         write_bench(result, output)
     if json_output:
         show.as_json(result.to_dict())

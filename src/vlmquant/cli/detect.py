@@ -195,4 +195,5 @@ def _print(searched: "Searched") -> None:
         show.line(f"warning: {warning}")
     for note in searched.notes:
         show.line(f"note: {note}")
-    show.line(f"page: {searched.files['page']}")
+    if "page" in searched.files:
+        show.line(f"page: {searched.files['page']}")

@@ -15,6 +15,8 @@ from vlmquant.text import printable
 
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "safetensors", "onnx", "onnxscript", "scipy"), "quantize"),
+    **dict.fromkeys(("matplotlib", "jinja2"), "report"),
+    "streetworld": "demo",
     "sklearn": "probe",
 }
 """Which extra of this package installs a module that the light installation lacks."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from streetworld.videos import truth
 from vlmquant.bench.table import circumstances
 from vlmquant.bench.table import columns as bench_columns
 from vlmquant.bench.table import rows as bench_rows
@@ -12,7 +13,6 @@ from vlmquant.report.bench_chart import bench_png
 from vlmquant.report.detection import event_blocks, fact_blocks, key_figures, latency_blocks, run_facts
 from vlmquant.report.page import Heading, Page, Picture, Table, Text
 from vlmquant.report.plots import BeforeAfter, before_after_png
-from vlmquant.streetworld.videos import truth
 from vlmquant.tasks.result import Outcomes
 from vlmquant.text import counted, megabytes
 

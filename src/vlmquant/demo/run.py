@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmquant import streetworld
+import streetworld
+from streetworld.dataset import RetrievalSet, ZeroShotSet
+from streetworld.videos import EVENT_NAMES, VideoScript
 from vlmquant.bench import BenchResult, BenchTargets, bench
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import VerifyReport, open_bundle, verify
@@ -16,8 +18,6 @@ from vlmquant.progress import Track
 from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.report.bench_chart import FILES as BENCH_FILES
 from vlmquant.report.bench_chart import write_bench
-from vlmquant.streetworld.dataset import RetrievalSet, ZeroShotSet
-from vlmquant.streetworld.videos import EVENT_NAMES, VideoScript
 from vlmquant.tasks.classification import zero_shot
 from vlmquant.tasks.compare import Comparison, compare
 from vlmquant.tasks.events import EventScores, score_events

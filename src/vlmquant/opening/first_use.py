@@ -49,7 +49,7 @@ def kept_folder(identity: str) -> Path:
 
 def bundled_calibration() -> "CalibrationSet":
     """Return drawn scenes, which is all that the bundled models know."""
-    from vlmquant.streetworld import calibration_set
+    from streetworld import calibration_set
 
     return calibration_set(BUNDLED_SCENES)
 

@@ -175,8 +175,13 @@ def _bundled(head: Head | None) -> Path:
         raise ModelError(
             f"no model was named, and {a(head) if head else 'a model for all'} is not bundled; name one (-m)"
         )
-    from vlmquant.streetworld import checkpoint
-
+    try:
+        from streetworld import checkpoint
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            "no model was named, and the demonstration models are not installed; "
+            "name one (-m), or install them: pip install 'vlmquant[demo]'"
+        ) from error
     return checkpoint(BUNDLED[head])
 
 

@@ -25,10 +25,10 @@ from vlmquant.report.page import (
     Thumbnail,
 )
 from vlmquant.report.plots import latency_png
+from vlmquant.report.timeline import timeline_png
 from vlmquant.text import printable
 from vlmquant.video.detect import Detection
 from vlmquant.video.events import EventRule
-from vlmquant.video.timeline import timeline_png
 
 
 def detection_page(

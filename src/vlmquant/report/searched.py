@@ -1,14 +1,14 @@
 """A video searched into a folder: tables while it runs, then pictures, the annotated copy and the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlmquant.errors import VideoError
+from vlmquant.files import write_whole
 from vlmquant.progress import Track, silent
-from vlmquant.report.detection import detection_page
-from vlmquant.report.page import write_page
+from vlmquant.report.drawing import why_not
 from vlmquant.text import encodable
 from vlmquant.video.detect import Detection, detect
 from vlmquant.video.events import EventRule
@@ -19,7 +19,7 @@ from vlmquant.video.write import FILES, write_detection
 from vlmquant.video.write_mp4 import write_mp4
 from vlmquant.video.write_stream import EMBEDDINGS, EMBEDDINGS_FACTS, embedding_table, score_table
 
-ANNOTATED, PAGE = "annotated.mp4", "index.html"
+ANNOTATED, TIMELINE, PAGE = "annotated.mp4", "timeline.png", "index.html"
 _LINKED = {
     "jsonl": "Events (JSON lines)",
     "csv": "Events (CSV)",
@@ -46,7 +46,8 @@ class Search:
     def outputs(self) -> list[str]:
         """The names of all files that will be written."""
         embeddings = [EMBEDDINGS, EMBEDDINGS_FACTS] if self.keep_embeddings else []
-        return [*FILES.values(), *embeddings, *([ANNOTATED] if self.annotate else []), PAGE]
+        drawn = [] if why_not() else [TIMELINE, PAGE]
+        return [*FILES.values(), *embeddings, *([ANNOTATED] if self.annotate else []), *drawn]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ def search_video(
 ) -> Searched:
     """Search `video` and write all results into `folder`; `notes` about the run go onto the page.
 
-    An annotated copy that cannot be made costs only itself: a note says why.
+    An annotated copy or a page that cannot be made costs only itself: a note says why.
 
     Raises:
         VideoError: the video cannot be opened or holds no picture.
@@ -92,12 +93,27 @@ def search_video(
         except (VideoError, MemoryError) as error:
             why = "there is not enough memory for it" if isinstance(error, MemoryError) else error
             own = (f"the annotated copy is left out: {why}",)
-    files["page"] = folder / PAGE
-    linked = {words: files[kind].name for kind, words in _LINKED.items() if kind in files}
-    with writing(files["page"]):
-        write_page(files["page"], detection_page(detection, (*notes, *own), files=linked))
+    if missing := why_not():
+        own = (*own, f"the page and the timeline are left out: {missing}")
+    else:
+        files |= _draw(detection, folder, (*notes, *own), files)
     target.settle()
     return Searched(detection, files, own)
+
+
+def _draw(detection: Detection, folder: Path, notes: Sequence[str], files: Mapping[str, Path]) -> dict[str, Path]:
+    """Write the timeline and the page, which links to `files`; return both."""
+    from vlmquant.report.detection import detection_page
+    from vlmquant.report.page import write_page
+    from vlmquant.report.timeline import timeline_png
+
+    drawn = {"timeline": folder / TIMELINE, "page": folder / PAGE}
+    linked = {words: files[kind].name for kind, words in _LINKED.items() if kind in files}
+    with writing(drawn["timeline"]):
+        write_whole(drawn["timeline"], timeline_png(detection))
+    with writing(drawn["page"]):
+        write_page(drawn["page"], detection_page(detection, notes, files=linked))
+    return drawn
 
 
 def _detect(

@@ -145,20 +145,12 @@ def write_thumbnails(detection: Detection, folder: Path) -> Path:
     return target
 
 
-def write_timeline(detection: Detection, folder: Path) -> Path:
-    """Write timeline.png: scores, thresholds and events over time."""
-    from vlmquant.video.timeline import timeline_png
-
-    return write_whole(folder / "timeline.png", timeline_png(detection))
-
-
 WRITERS: dict[str, Callable[[Detection, Path], Path]] = {
     "thumbnails": write_thumbnails,
     "jsonl": write_jsonl,
     "csv": write_csv,
     "scores": write_scores,
     "vtt": write_vtt,
-    "timeline": write_timeline,
 }
 """Every output by its name, in the order in which they are written."""
 
@@ -169,7 +161,6 @@ FILES = {
     "csv": "events.csv",
     "scores": "scores.csv",
     "vtt": "events.vtt",
-    "timeline": "timeline.png",
 }
 """Where each output lies in the folder."""
 

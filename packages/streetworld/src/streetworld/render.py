@@ -5,10 +5,10 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFilter
 
+from streetworld.figures import Pen, draw_actor, draw_light, draw_traces
+from streetworld.scene import BACKGROUNDS, Actor, Scene
+from streetworld.scenery import TINT, scenery
 from vlmquant.errors import DataError
-from vlmquant.streetworld.figures import Pen, draw_actor, draw_light, draw_traces
-from vlmquant.streetworld.scene import BACKGROUNDS, Actor, Scene
-from vlmquant.streetworld.scenery import TINT, scenery
 
 SUPERSAMPLING = 2
 FOG = {"day": (206, 210, 212), "dusk": (202, 172, 158), "night": (60, 66, 80)}

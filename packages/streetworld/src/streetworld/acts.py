@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vlmquant.streetworld.scene import COLOURS, DIRECTIONS, GROUND, ROADS, SIDES, TIMES, WEATHERS, split_of
-from vlmquant.streetworld.script import Leg, Role, VideoScript
+from streetworld.scene import COLOURS, DIRECTIONS, GROUND, ROADS, SIDES, TIMES, WEATHERS, split_of
+from streetworld.script import Leg, Role, VideoScript
 
 OUTSIDE = 0.55  # how far beyond the central square roles begin and end, so that nobody appears out of nowhere
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlmquant.streetworld.scene import VEHICLES, Actor, Scene
-from vlmquant.streetworld.statements import Phrase, Statement
+from streetworld.scene import VEHICLES, Actor, Scene
+from streetworld.statements import Phrase, Statement
 
 TEMPLATES = ("{}", "a photo of {}", "a picture of {}", "a video frame of {}", "a street scene with {}")
 """Prompt templates for zero-shot classification; the model is trained with all of them."""

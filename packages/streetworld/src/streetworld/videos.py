@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streetworld.acts import write_script
+from streetworld.captions import FIXED
+from streetworld.scene import BACKGROUNDS, SPLITS, Scene
+from streetworld.script import FRAMES_PER_SECOND, VideoScript
+from streetworld.statements import Statement
 from vlmquant.errors import DataError, unknown
 from vlmquant.progress import Track, silent
-from vlmquant.streetworld.acts import write_script
-from vlmquant.streetworld.captions import FIXED
-from vlmquant.streetworld.scene import BACKGROUNDS, SPLITS, Scene
-from vlmquant.streetworld.script import FRAMES_PER_SECOND, VideoScript
-from vlmquant.streetworld.statements import Statement
 
 __all__ = [
     "EVENT_NAMES",
@@ -132,7 +132,7 @@ def write_video(path: str | Path, script: VideoScript, track: Track = silent) ->
     """
     import av
 
-    from vlmquant.streetworld.render import render
+    from streetworld.render import render
 
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")

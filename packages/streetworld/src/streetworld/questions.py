@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
+from streetworld.dataset import PICTURE_SIZE, scenes
+from streetworld.render import render
+from streetworld.scene import COLOURS, KINDS, STATES, TIMES, WEATHERS, Scene
 from vlmquant.files import write_whole
 from vlmquant.progress import Track, silent
-from vlmquant.streetworld.dataset import PICTURE_SIZE, scenes
-from vlmquant.streetworld.render import render
-from vlmquant.streetworld.scene import COLOURS, KINDS, STATES, TIMES, WEATHERS, Scene
 
 ANNOTATORS = 10
 RIGHT_SHARE = 0.92

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlmquant.streetworld.scene import VEHICLES, Actor, Scene
+from streetworld.scene import VEHICLES, Actor, Scene
 
 
 @dataclass(frozen=True, kw_only=True)

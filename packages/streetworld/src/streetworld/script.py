@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlmquant.streetworld.scene import Actor
+from streetworld.scene import Actor
 
 FRAMES_PER_SECOND = 25
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from streetworld.captions import TEMPLATES, captions, phrase_text
+from streetworld.render import render
+from streetworld.scene import SPLITS, STATES, TIMES, Scene, sample_scene
+from streetworld.statements import Phrase, Statement
 from vlmquant.errors import DataError, unknown
 from vlmquant.progress import Track, silent
-from vlmquant.streetworld.captions import TEMPLATES, captions, phrase_text
-from vlmquant.streetworld.render import render
-from vlmquant.streetworld.scene import SPLITS, STATES, TIMES, Scene, sample_scene
-from vlmquant.streetworld.statements import Phrase, Statement
 
 if TYPE_CHECKING:
     from vlmquant.checkpoints.calibration_set import CalibrationSet

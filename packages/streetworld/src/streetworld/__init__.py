@@ -6,13 +6,13 @@ captions, classes, questions and videos are all computed from the same scenes.
 
 from pathlib import Path
 
+from streetworld.captions import captions
+from streetworld.dataset import calibration_set, retrieval_set, scenes, zero_shot_set
+from streetworld.questions import questions, write_questions
+from streetworld.render import render
+from streetworld.scene import Actor, Scene, sample_scene
+from streetworld.videos import TimedEvent, VideoScript, scene_at, script_video, truth, write_video
 from vlmquant.errors import ModelError, unknown
-from vlmquant.streetworld.captions import captions
-from vlmquant.streetworld.dataset import calibration_set, retrieval_set, scenes, zero_shot_set
-from vlmquant.streetworld.questions import questions, write_questions
-from vlmquant.streetworld.render import render
-from vlmquant.streetworld.scene import Actor, Scene, sample_scene
-from vlmquant.streetworld.videos import TimedEvent, VideoScript, scene_at, script_video, truth, write_video
 
 __all__ = [
     "CHECKPOINTS",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import ImageDraw
 
-from vlmquant.streetworld.scene import Actor
+from streetworld.scene import Actor
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
