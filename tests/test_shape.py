@@ -1,7 +1,8 @@
-"""Code keeps a shape that can be read: few parameters, short files."""
+"""Code keeps a shape that can be read: few parameters, short files, one module for one thing."""
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,21 @@ def test_what_counts_as_a_parameter() -> None:
     assert list(crowded(f"def method(self, {names}, *rest): ...")) == ["method"]
     assert list(crowded(f"class A:\n    async def far({names}, *, a, **b): ...")) == ["far"]
     assert list(crowded(f"f = lambda {names}, /, a, *, b: 0")) == ["lambda"]
+
+
+def twins(modules: Iterable[str]) -> dict[str, set[str]]:
+    """Return the names of modules that differ only by a model family in front, by what they have in common."""
+    found: dict[str, set[str]] = {}
+    for name in modules:
+        found.setdefault(re.sub(r"^(blip|clip)_", "", name), set()).add(name)
+    return {common: names for common, names in found.items() if len(names) > 1}
+
+
+def test_no_module_is_the_twin_of_another_for_one_family() -> None:
+    """What differs by family lies in a folder for each, or is a row of a table."""
+    assert twins(path.stem for path in FILES) == {}
+
+
+def test_what_counts_as_a_twin() -> None:
+    assert twins(["blip_inputs", "inputs", "blip", "clip"]) == {"inputs": {"blip_inputs", "inputs"}}
+    assert twins(["blip_inputs", "clip_inputs"]) == {"inputs": {"blip_inputs", "clip_inputs"}}

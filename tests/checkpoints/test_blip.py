@@ -17,7 +17,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 from fakes import tiny_blip_folder
 from vlmquant.checkpoints import load_blip
-from vlmquant.checkpoints.blip import _call, _placed
+from vlmquant.checkpoints.blip.model import _call, _placed
 from vlmquant.errors import DataError, ModelError
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.preprocess import preprocess

@@ -38,7 +38,7 @@ WARM_UP_RUNS, TIMED_RUNS = 3, 15
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ClipCandidates:
+class LayerCandidates:
     """See `trial.Family`. Calibration and smoothing are done once and shared by all candidates that need them."""
 
     model: ClipModel

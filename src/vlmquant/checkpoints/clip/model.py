@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of
-from vlmquant.checkpoints.clip_inputs import prepared_clip
+from vlmquant.checkpoints.clip.inputs import prepared_clip
 from vlmquant.checkpoints.part import Preparation
 from vlmquant.checkpoints.processors import clip_images, clip_tokenizer
 from vlmquant.errors import ModelError

@@ -1,4 +1,4 @@
-"""BLIP as a captioner, answerer or matcher over functions from arrays to arrays; no torch here.
+"""The one writer: a captioner, answerer or matcher over graphs (functions from arrays to arrays); no torch here.
 
 The float model, the simulation and every engine session differ only in the functions they put in.
 """
@@ -15,13 +15,13 @@ from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray, IdArray, Image, ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
 
-BlipKind: TypeAlias = Literal["captioning", "vqa", "matching"]
+WriterKind: TypeAlias = Literal["captioning", "vqa", "matching"]
 States: TypeAlias = Any
 """(n, p, width) float32: an array, or whatever the runner's own functions hand to each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlipRunner:
+class Writer:
     """Implements `Captioner`, `Answerer` or `Matcher`, as `kind` says.
 
     `vision` maps pixels (n, 3, height, width) float32 to states (n, p, width), `cross` maps states to the decoder's
@@ -32,7 +32,7 @@ class BlipRunner:
     """
 
     name: str
-    kind: BlipKind
+    kind: WriterKind
     vision: Callable[[FloatArray], States]
     cross: Callable[[States], Memory] | None
     decoder: DecoderStep | None
@@ -131,7 +131,7 @@ class BlipRunner:
                 batch = rows[first : first + self.batch_size]
                 yield batch, np.array([group[row] for row in batch], dtype=np.int64)
 
-    def _check_kind(self, kind: BlipKind, deed: str) -> None:
+    def _check_kind(self, kind: WriterKind, deed: str) -> None:
         if self.kind != kind:
             raise ModelError(f"{self.name!r} is a BLIP for {self.kind} and cannot {deed}; that takes one for {kind}")
 
