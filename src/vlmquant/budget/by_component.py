@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 from vlmquant.budget.budget import Budget
 from vlmquant.budget.ladder import Ladder, Step
+from vlmquant.budget.trial import medians_in_turns
 from vlmquant.budget.yardstick import TEXT_METRICS, Metric
 from vlmquant.build.build import check_exportable, quantize_model
 from vlmquant.bundle.open import open_bundle
@@ -85,11 +86,7 @@ class ComponentCandidates:
 
     def latencies_ms(self, runners: Sequence[Writer], data: ImageSet) -> list[float]:
         """Return the median milliseconds from one decoded picture (and question) to its text, one at a time."""
-        taken: list[list[float]] = [[] for _ in runners]
-        for turn in range(WARM_UP_RUNS + TIMED_RUNS):
-            for runner, own in zip(runners, taken, strict=True):
-                own.append(_text_ms(runner, data, turn))
-        return [median(own[WARM_UP_RUNS:]) for own in taken]
+        return medians_in_turns([partial(_text_ms, runner, data) for runner in runners], WARM_UP_RUNS, TIMED_RUNS)
 
     def rank(self, smoothing: bool) -> Sequence[str]:
         """Return nothing: the candidates differ by whole components."""

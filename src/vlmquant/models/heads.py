@@ -94,11 +94,7 @@ class WritingHead(BundleHead):
         return Writer(
             name=name,
             kind=self.kind,
-            vision=graphs["vision"],
-            cross=graphs.get("cross"),
-            decoder=graphs.get("decoder"),
-            question_encoder=graphs.get("question_encoder"),
-            matcher=graphs.get("matcher"),
+            graphs=graphs,
             image_spec=self.image_spec(folder),
             tokenizer=WordPieceTokenizer.from_folder(folder),
             start_id=self.start_id,

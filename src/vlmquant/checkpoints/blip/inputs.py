@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -125,13 +125,11 @@ def _part(model: "BlipModel", component: str, inputs: Sequence[Batch]) -> Part:
 def _own_texts(model: "BlipModel", states: Sequence[Tensor], track: Track) -> list[Batch]:
     """Return for each of `states` (1, p, width) what the decoder reads while the float model writes about it."""
     runner = model.runner(GenerationOptions(max_new_tokens=WRITTEN))
-    assert runner.cross is not None
-    decoder: Any = runner.decoder
     start = np.array([[model.start_id]], dtype=np.int64)
     found: list[Batch] = []
     for one in track(list(states), "Writing calibration texts", len(states)):
-        memory = runner.cross(one.numpy())
-        (written,) = generate(decoder, memory, start, model.end_id, model.pad_id, runner.options)
+        memory = runner.graphs["cross"](one.numpy())
+        (written,) = generate(runner.graphs["decoder"], memory, start, model.end_id, model.pad_id, runner.options)
         # The last token is written and never read.
         found.append(Batch((torch.tensor([[model.start_id, *written[:-1]]]), one)))
     return found

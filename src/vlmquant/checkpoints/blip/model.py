@@ -26,7 +26,7 @@ from vlmquant.checkpoints.blip.graphs import (
 )
 from vlmquant.checkpoints.blip.inputs import component_tower, prepared_blip
 from vlmquant.checkpoints.calibration_set import CalibrationSet
-from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, usable_device
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, parse_config, usable_device
 from vlmquant.checkpoints.part import Preparation
 from vlmquant.checkpoints.processors import blip_images, wordpiece_tokenizer
 from vlmquant.errors import ModelError, unknown
@@ -107,11 +107,7 @@ class BlipModel:
         return Writer(
             name=f"{self.name} ({'float16' if half else 'float32'}, {target})",
             kind=self.kind,
-            vision=calls["vision"],
-            cross=calls.get("cross"),
-            decoder=calls.get("decoder"),
-            question_encoder=calls.get("question_encoder"),
-            matcher=calls.get("matcher"),
+            graphs=calls,
             image_spec=self.image_spec,
             tokenizer=self.tokenizer,
             start_id=self.start_id,
@@ -146,7 +142,7 @@ def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device
     """Build the graphs of `checkpoint`; see `vlmquant.checkpoints.load_blip`."""
     folder = checkpoint.folder
     kind, architecture = _kind(checkpoint)
-    config = _parse_config(folder, checkpoint.config)
+    config = parse_config(checkpoint, BlipConfig)
     # The meta device skips drawing weights that are replaced at once.
     with torch.device("meta"):
         blip = architecture(config)
@@ -214,17 +210,6 @@ def _kind(checkpoint: Checkpoint) -> tuple[WriterKind, Any]:
     if named[0] not in KINDS:
         raise unknown(ModelError, f"architecture of a BLIP in {checkpoint.folder / 'config.json'}", named[0], KINDS)
     return KINDS[named[0]]
-
-
-def _parse_config(folder: Path, content: Mapping[str, Any]) -> BlipConfig:
-    for part in ("text_config", "vision_config"):
-        if not isinstance(content.get(part), dict):
-            raise ModelError(f"{folder / 'config.json'} has no {part}; without it the model's size would be a guess")
-    try:
-        return BlipConfig.from_dict(dict(content))
-    except Exception as error:  # its validators raise types of their own
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{folder / 'config.json'} is not a BLIP configuration: {reason}") from error
 
 
 def _check_end_token(tokenizer: WordPieceTokenizer, text_config: Any) -> None:
