@@ -4,8 +4,8 @@
 
 Every model is quantized by `static-int8` and proved on the same file: on this CPU; with OpenVINO's kernels capped
 (ONEDNN_MAX_CPU_ISA, which ONNX Runtime ignores); and, where `qemu-x86_64` is installed (Debian: qemu-user), on emulated
-CPUs, whose instructions both engines really see. "placed" is what `--engine auto` takes there. A run that was stopped
-goes on from its `.partial.json`.
+CPUs, whose instructions both engines really see (the small models; a full-size one takes hours there). "placed" is what
+`--engine auto` takes there. A run that was stopped goes on from its `.partial.json`.
 """
 
 import argparse
@@ -83,11 +83,12 @@ MODELS: dict[str, tuple[Callable[[Path, Path], None], int]] = {
 }
 
 
-def machines() -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
+def machines(emulate: bool) -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
     """Return, by name, what comes before python and what goes into its environment."""
     found: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {"this CPU": ((), {})}
     found |= {f"this CPU, OpenVINO capped at {cap}": ((), {"ONEDNN_MAX_CPU_ISA": cap}) for cap in CAPS}
-    if emulator := shutil.which("qemu-x86_64"):
+    emulator = shutil.which("qemu-x86_64")
+    if emulate and emulator:
         ours = str(Path(vlmquant.__file__).parents[1])
         packages = {"PYTHONPATH": os.pathsep.join([ours, *site.getsitepackages()])}
         for cpu, sets in EMULATED.items():
@@ -163,7 +164,7 @@ def measured(name: str, shared: Path) -> dict[str, Any]:
                     "placed": placed(folder, *how),
                     **{engine: proved(folder, engine, *how) for engine in installed_engines()},
                 }
-                for machine, how in machines().items()
+                for machine, how in machines(emulate=probes == PROBES).items()
             },
         }
 
