@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.blip_worker import BASELINE, CONTENDERS, PHASES, TOKENS, VISION, WORKER
+from benchmarks.generation_worker import BASELINE, CONTENDERS, PHASES, TOKENS, VISION, WORKER
 from benchmarks.racing import all_latencies_ms, raced, round_medians_ms
 from benchmarks.results import ResultFile, add_output
 from vlmquant.bench.measure import bytes_on_disk, median, paired_ratio, quantile
@@ -24,9 +24,9 @@ from vlmquant.bench.race import Record, Schedule
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints import load_blip
-from vlmquant.checkpoints.architectures import random_checkpoint
-from vlmquant.checkpoints.blip_examples import graph_examples
+from vlmquant.checkpoints.blip.inputs import graph_examples
 from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.random_weights import random_checkpoint
 from vlmquant.engines import engine, installed_engines
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 from vlmquant.quantize.recipes.presets import get_recipe

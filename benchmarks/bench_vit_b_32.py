@@ -17,7 +17,7 @@ from vlmquant.bench.table import markdown
 from vlmquant.bench.targets import TOWERS
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints import load_model
-from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.random_weights import random_checkpoint
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.presets import get_recipe
 

@@ -22,9 +22,9 @@ from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.bundle.open import open_bundle
 from vlmquant.checkpoints import load_blip
-from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import as_writer
+from vlmquant.models.writer import Writer
 from vlmquant.progress import bar
 from vlmquant.tasks.captioning import token_agreement
 
@@ -52,7 +52,7 @@ class Captions:
         self.model = load_blip(streetworld.checkpoint("street-blip-captions"))
         self.data = streetworld.retrieval_set(CAPTIONED, track=bar)
 
-    def written(self, runner: BlipRunner) -> Ids:
+    def written(self, runner: Writer) -> Ids:
         starts = bar(range(0, CAPTIONED, BATCH), f"Captions, {runner.name}")
         return [ids for start in starts for ids in runner.caption_ids(self.data.images[start : start + BATCH])]
 
@@ -70,7 +70,7 @@ class Answers:
         self.model = load_blip(streetworld.checkpoint("street-blip-vqa"))
         self.data = street_questions(scratch / "questions", QUESTIONED)
 
-    def written(self, runner: BlipRunner) -> Ids:
+    def written(self, runner: Writer) -> Ids:
         found: Ids = []
         for start in bar(range(0, len(self.data.questions), BATCH), f"Answers, {runner.name}"):
             asked = self.data.questions[start : start + BATCH]

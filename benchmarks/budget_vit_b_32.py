@@ -19,7 +19,7 @@ from benchmarks.data import CALIBRATION_IMAGES
 from benchmarks.results import ResultFile, add_output
 from vlmquant import Budget, CalibrationSet, load_model, quantize_within_budget
 from vlmquant.budget.log import NothingInsideError
-from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.random_weights import random_checkpoint
 from vlmquant.data.folders import read_flat_folder
 from vlmquant.lab.stress import stressed
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME

@@ -29,7 +29,7 @@ from vlmquant.bench.race import Record, Schedule
 from vlmquant.bench.worker import peak_rss_bytes
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, verify
-from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.random_weights import random_checkpoint
 from vlmquant.limits import available_cores
 from vlmquant.tasks.result import save_json
 

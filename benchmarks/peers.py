@@ -45,7 +45,7 @@ from vlmquant.build.build import quantize_model
 from vlmquant.build.export import export_tower
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.engines import ENGINES
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS

@@ -28,7 +28,7 @@ from vlmquant.bench.inputs import write_inputs
 from vlmquant.bench.measure import median, paired_ratio
 from vlmquant.bench.race import Record, Schedule
 from vlmquant.build.build import quantize_model
-from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.random_weights import random_checkpoint
 from vlmquant.engines import ENGINES
 from vlmquant.limits import available_cores
 from vlmquant.progress import bar

@@ -30,7 +30,7 @@ from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import Manifest, file_facts
 from vlmquant.bundle.placement import place
 from vlmquant.checkpoints import load_blip
-from vlmquant.checkpoints.architectures import random_checkpoint
+from vlmquant.checkpoints.random_weights import random_checkpoint
 from vlmquant.engines import installed_engines
 from vlmquant.lab.stress import stressed
 from vlmquant.models.preprocess import read_image
@@ -151,7 +151,7 @@ def measured(name: str, shared: Path) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as scratch,
         patch("vlmquant.checkpoints.part.COUNT", probes),
-        patch("vlmquant.checkpoints.clip_inputs.COUNT", probes),
+        patch("vlmquant.checkpoints.clip.inputs.COUNT", probes),
     ):
         folder = Path(scratch) / "bundle"
         build(shared, folder)

@@ -24,7 +24,7 @@ from benchmarks.scoring import compared, encode, score, show, subject_of
 from benchmarks.towers import simulated, with_towers
 from vlmquant import CalibrationSet, get_recipe
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.recipe import COMPONENTS
 from vlmquant.quantize.recovery.recover import recover

@@ -6,7 +6,7 @@ from torch import nn
 
 from vlmquant import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from vlmquant.checkpoints.architectures import clip_config, write_random_checkpoint
-from vlmquant.checkpoints.blip_architectures import blip_config
-from vlmquant.models.blip_runner import BlipKind
+from vlmquant.checkpoints.architectures import blip_config, clip_config
+from vlmquant.checkpoints.random_weights import write_random_checkpoint
+from vlmquant.models.writer import WriterKind
 
 TINY = clip_config(
     image_size=32,
@@ -22,7 +22,7 @@ def tiny_clip_folder(path: Path, seed: int = 0) -> Path:
     return write_random_checkpoint(TINY, path, seed)
 
 
-def tiny_blip_folder(path: Path, kind: BlipKind, seed: int = 0) -> Path:
+def tiny_blip_folder(path: Path, kind: WriterKind, seed: int = 0) -> Path:
     """Write a Hugging Face folder of a BLIP of about 80,000 parameters to `path`, which must not exist.
 
     Its weights are ten times as wide as usual, so that what it writes depends on what it sees and reads.

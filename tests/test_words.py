@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "vlmquant"
+STREETWORLD = ROOT / "packages" / "streetworld" / "src"
 DESIGN = ROOT / "docs" / "design.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 """Docstrings, comments, messages and --help texts all stand in the source."""
@@ -35,8 +36,8 @@ BANNED = {
 
 
 def modules() -> list[Path]:
-    """Return all modules but those of the street world, which is to be a distribution of its own."""
-    return sorted(path for path in SOURCE.rglob("*.py") if "streetworld" not in path.parts)
+    """Return all modules, of both distributions."""
+    return sorted([*SOURCE.rglob("*.py"), *STREETWORLD.rglob("*.py")])
 
 
 def running_text(path: Path) -> str:
@@ -63,7 +64,7 @@ def test_no_two_classes_have_one_name() -> None:
     for path in modules():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(str(path.relative_to(SOURCE)))
+                places[node.name].append(str(path.relative_to(ROOT)))
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 

@@ -8,9 +8,10 @@ import pytest
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, verify
 from vlmquant.checkpoints import load_model
-from vlmquant.checkpoints.architectures import clip_config, write_random_checkpoint
+from vlmquant.checkpoints.architectures import clip_config
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.random_weights import write_random_checkpoint
 from vlmquant.engines import installed_engines
 from vlmquant.errors import RecipeError
 from vlmquant.quantize.recipes.presets import RECIPES, get_recipe

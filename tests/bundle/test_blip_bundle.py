@@ -20,11 +20,11 @@ from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.engines import Cpu, installed_engines
 from vlmquant.errors import BundleError, CalibrationError, RecipeError
-from vlmquant.models.blip_runner import BlipKind
 from vlmquant.models.generate import GenerationOptions
+from vlmquant.models.writer import WriterKind
 from vlmquant.quantize.recipes.presets import get_recipe
 
-RECIPES: dict[BlipKind, dict[str, str]] = {
+RECIPES: dict[WriterKind, dict[str, str]] = {
     "captioning": {"vision": "static-int8", "decoder": "static-int8"},
     "vqa": {"vision": "static-int8", "question_encoder": "dynamic-int8", "decoder": "int8-weights"},
     "matching": {"vision": "int8-weights", "matcher": "static-int8"},
@@ -51,10 +51,10 @@ def pictures() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, calibration: CalibrationSet) -> Callable[[BlipKind], Built]:
-    made: dict[BlipKind, Built] = {}
+def built(tmp_path_factory: pytest.TempPathFactory, calibration: CalibrationSet) -> Callable[[WriterKind], Built]:
+    made: dict[WriterKind, Built] = {}
 
-    def build(kind: BlipKind) -> Built:
+    def build(kind: WriterKind) -> Built:
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
             model = load_blip(tiny_blip_folder(folder / "checkpoint", kind))
@@ -68,7 +68,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, calibration: CalibrationSet)
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_every_graph_agrees_with_the_simulation_on_every_engine(
-    built: Callable[[BlipKind], Built], kind: BlipKind
+    built: Callable[[WriterKind], Built], kind: WriterKind
 ) -> None:
     manifest = built(kind).manifest
     assert manifest.head == built(kind).model.bundle_head
@@ -82,7 +82,7 @@ def test_every_graph_agrees_with_the_simulation_on_every_engine(
 
 
 @pytest.mark.parametrize("kind", ["captioning", "vqa"])
-def test_engines_write_the_tokens_of_the_simulation(built: Callable[[BlipKind], Built], kind: BlipKind) -> None:
+def test_engines_write_the_tokens_of_the_simulation(built: Callable[[WriterKind], Built], kind: WriterKind) -> None:
     folder = built(kind).folder
     probes = Probes.load(folder / PROBES, built(kind).manifest.head)
     expected, float_expected = probes.expected, probes.float_expected
@@ -95,7 +95,7 @@ def test_engines_write_the_tokens_of_the_simulation(built: Callable[[BlipKind], 
 
 
 def test_captions_depend_neither_on_the_engine_nor_on_neighbours(
-    built: Callable[[BlipKind], Built], pictures: list[np.ndarray]
+    built: Callable[[WriterKind], Built], pictures: list[np.ndarray]
 ) -> None:
     captioning = built("captioning")
     options = GenerationOptions(max_new_tokens=6, min_new_tokens=6)
@@ -106,7 +106,7 @@ def test_captions_depend_neither_on_the_engine_nor_on_neighbours(
     assert written[0] == [runners[0].caption_ids([picture])[0] for picture in pictures]
 
 
-def test_beams_run_on_both_engines(built: Callable[[BlipKind], Built], pictures: list[np.ndarray]) -> None:
+def test_beams_run_on_both_engines(built: Callable[[WriterKind], Built], pictures: list[np.ndarray]) -> None:
     options = GenerationOptions(max_new_tokens=6, beams=3)
     captions = {
         tuple(open_bundle(built("captioning").folder, engine=engine, options=options).caption(pictures))
@@ -116,7 +116,7 @@ def test_beams_run_on_both_engines(built: Callable[[BlipKind], Built], pictures:
 
 
 def test_questions_of_several_lengths_are_answered_as_one_by_one(
-    built: Callable[[BlipKind], Built], pictures: list[np.ndarray]
+    built: Callable[[WriterKind], Built], pictures: list[np.ndarray]
 ) -> None:
     questions = ["why?", "what color is it?", "who?"]
     runner = open_bundle(built("vqa").folder)
@@ -125,7 +125,7 @@ def test_questions_of_several_lengths_are_answered_as_one_by_one(
     assert together == [runner.answer_ids([p], [q])[0] for p, q in zip(pictures, questions, strict=True)]
 
 
-def test_a_matcher_gives_probabilities(built: Callable[[BlipKind], Built], pictures: list[np.ndarray]) -> None:
+def test_a_matcher_gives_probabilities(built: Callable[[WriterKind], Built], pictures: list[np.ndarray]) -> None:
     texts = ["a dog", "a red car", "a cat"]
     matching = built("matching")
     floats = matching.model.runner().match(pictures, texts)
@@ -133,7 +133,7 @@ def test_a_matcher_gives_probabilities(built: Callable[[BlipKind], Built], pictu
         np.testing.assert_allclose(open_bundle(matching.folder, engine=engine).match(pictures, texts), floats, atol=0.1)
 
 
-def test_table_and_output_head_are_stored_once_in_8_bits(built: Callable[[BlipKind], Built]) -> None:
+def test_table_and_output_head_are_stored_once_in_8_bits(built: Callable[[WriterKind], Built]) -> None:
     for kind in ("captioning", "vqa"):
         graph = onnx.load(built(kind).folder / "decoder.onnx").graph
         rows = 160  # the vocabulary
@@ -141,8 +141,8 @@ def test_table_and_output_head_are_stored_once_in_8_bits(built: Callable[[BlipKi
         assert [tensor.data_type for tensor in tables] == [onnx.TensorProto.INT8]
 
 
-def test_the_output_head_runs_in_integers(built: Callable[[BlipKind], Built]) -> None:
-    from vlmquant.checkpoints.blip_examples import graph_examples
+def test_the_output_head_runs_in_integers(built: Callable[[WriterKind], Built]) -> None:
+    from vlmquant.checkpoints.blip.inputs import graph_examples
     from vlmquant.engines import engine
 
     captioning = built("captioning")
@@ -156,7 +156,7 @@ def test_the_output_head_runs_in_integers(built: Callable[[BlipKind], Built]) ->
 
 
 def test_auto_knows_an_engine_for_each_graph(
-    built: Callable[[BlipKind], Built], monkeypatch: pytest.MonkeyPatch
+    built: Callable[[WriterKind], Built], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captioning, vqa = built("captioning").manifest, built("vqa").manifest
     monkeypatch.setattr("vlmquant.engines.this_cpu", lambda: Cpu("new", "x86_64", frozenset({"avx512_vnni"})))
@@ -165,7 +165,7 @@ def test_auto_knows_an_engine_for_each_graph(
 
 
 def test_each_graph_runs_where_it_is_measured_to_be_fastest(
-    built: Callable[[BlipKind], Built], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    built: Callable[[WriterKind], Built], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("VLMQUANT_AUTO", "measured")
@@ -178,7 +178,7 @@ def test_each_graph_runs_where_it_is_measured_to_be_fastest(
         assert all(name in placed.reason for name in installed_engines()), graph
 
 
-def test_graphs_on_several_engines_are_proved_as_a_chain(built: Callable[[BlipKind], Built]) -> None:
+def test_graphs_on_several_engines_are_proved_as_a_chain(built: Callable[[WriterKind], Built]) -> None:
     ways = {"vision": ("openvino", "integer"), "cross": ("onnxruntime", "float"), "decoder": ("onnxruntime", "integer")}
     request = {"command": "prove_together", "folder": str(built("captioning").folder), "ways": ways, "threads": 1}
     rows = answer(request)["rows"]
@@ -187,7 +187,7 @@ def test_graphs_on_several_engines_are_proved_as_a_chain(built: Callable[[BlipKi
     assert rows["decoder"]["equal_tokens"] == 1.0
 
 
-def test_damage_is_found(built: Callable[[BlipKind], Built], tmp_path: Path) -> None:
+def test_damage_is_found(built: Callable[[WriterKind], Built], tmp_path: Path) -> None:
     folder = shutil.copytree(built("captioning").folder, tmp_path / "copy")
     content = bytearray((folder / "decoder.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -198,7 +198,7 @@ def test_damage_is_found(built: Callable[[BlipKind], Built], tmp_path: Path) -> 
 
 
 def test_what_does_not_fit_is_refused_before_any_work(
-    built: Callable[[BlipKind], Built], calibration: CalibrationSet, tmp_path: Path
+    built: Callable[[WriterKind], Built], calibration: CalibrationSet, tmp_path: Path
 ) -> None:
     model, output = built("captioning").model, tmp_path / "out"
     with pytest.raises(RecipeError, match="unknown component of a captioner 'matcher'; known: d"):

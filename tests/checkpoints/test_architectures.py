@@ -6,12 +6,8 @@ import pytest
 import torch
 from transformers import BlipConfig, BlipForConditionalGeneration, CLIPConfig, CLIPModel
 
-from vlmquant.checkpoints.architectures import (
-    ARCHITECTURES,
-    invented_tokenizer,
-    random_checkpoint,
-    write_random_checkpoint,
-)
+from vlmquant.checkpoints.architectures import ARCHITECTURES
+from vlmquant.checkpoints.random_weights import invented_tokenizer, random_checkpoint, write_random_checkpoint
 from vlmquant.errors import ModelError
 
 # The parameter counts that are known for OpenAI's released models.

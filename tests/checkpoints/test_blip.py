@@ -17,7 +17,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 from fakes import tiny_blip_folder
 from vlmquant.checkpoints import load_blip
-from vlmquant.checkpoints.blip import _call, _placed
+from vlmquant.checkpoints.blip.model import _call, _placed
 from vlmquant.errors import DataError, ModelError
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.preprocess import preprocess
@@ -149,17 +149,16 @@ def test_cache_on_and_off_give_the_same_logits(folder_of: Callable[..., Path]) -
     """Reading ten tokens at once, one by one, and as transformers does without a cache."""
     folder = folder_of("captioning")
     runner, theirs = load_blip(folder).runner(), peer(folder, "captioning")
-    assert runner.decoder is not None
-    assert runner.cross is not None
+    decoder = runner.graphs["decoder"]
     states = runner.states(IMAGES[:2])
-    memory = runner.cross(states)
+    memory = runner.graphs["cross"](states)
     beams = 3
     ids = np.random.default_rng(1).integers(5, 150, (2 * beams, 10))
     past = np.zeros((2, 2, 2 * beams, 2, 0, 16), dtype=np.float32)
-    at_once, present = runner.decoder(ids, past, *memory)
+    at_once, present = decoder(ids, past, *memory)
     assert present.shape == (2, 2, 2 * beams, 2, 10, 16)
     for t in range(10):
-        logits, new = runner.decoder(ids[:, t : t + 1], past, *memory)
+        logits, new = decoder(ids[:, t : t + 1], past, *memory)
         past = np.concatenate([past, new], axis=4)
     np.testing.assert_allclose(logits, at_once, atol=1e-4)
     np.testing.assert_allclose(past, present, atol=1e-4)
@@ -253,7 +252,7 @@ def test_float16_weights_write_nearly_the_same(folder_of: Callable[..., Path], k
     runner = model.runner(GenerationOptions(beams=3, max_new_tokens=8))
     cpu = torch.device("cpu")
     half = replace(
-        runner, **{name: _call(_placed(graph, cpu, torch.float16), False) for name, graph in model.graphs.items()}
+        runner, graphs={name: _call(_placed(graph, cpu, torch.float16), False) for name, graph in model.graphs.items()}
     )
     if kind == "matching":
         np.testing.assert_allclose(half.match(IMAGES, QUESTIONS), runner.match(IMAGES, QUESTIONS), atol=0.01)

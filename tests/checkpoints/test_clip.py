@@ -298,7 +298,7 @@ def test_broken_checkpoints_are_refused(broken: Path, breakage: str) -> None:
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(broken: Path) -> None:
-    from vlmquant.checkpoints.architectures import invented_tokenizer
+    from vlmquant.checkpoints.random_weights import invented_tokenizer
 
     invented_tokenizer(900, 16).save(broken)
     with pytest.raises(ModelError, match="and the model has 640 tokens"):

@@ -9,8 +9,9 @@ import pytest
 
 from fakes import tiny_blip_folder, tiny_clip_folder
 from vlmquant.checkpoints import load_blip, load_checkpoint, load_model
-from vlmquant.checkpoints.architectures import resnet_config, write_random_checkpoint
+from vlmquant.checkpoints.architectures import resnet_config
 from vlmquant.checkpoints.families import FAMILIES, FloatModel
+from vlmquant.checkpoints.random_weights import write_random_checkpoint
 from vlmquant.errors import ModelError
 
 RESNET = resnet_config(image_size=64, layers=(1, 1, 1, 1), width=64, text=(64, 1), projection=24, vocabulary=640)

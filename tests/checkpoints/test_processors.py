@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, CLIPConfig
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from vlmquant.checkpoints.architectures import invented_tokenizer
 from vlmquant.checkpoints.processors import blip_images, clip_images, clip_tokenizer
+from vlmquant.checkpoints.random_weights import invented_tokenizer
 from vlmquant.errors import ModelError
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.tokenizer import Tokenizer

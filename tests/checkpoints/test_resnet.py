@@ -13,10 +13,11 @@ from torch.nn import functional
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle import Manifest, open_bundle, verify
 from vlmquant.checkpoints import load_model
-from vlmquant.checkpoints.architectures import ARCHITECTURES, resnet_config, write_random_checkpoint
+from vlmquant.checkpoints.architectures import ARCHITECTURES, resnet_config
 from vlmquant.checkpoints.calibration_set import CalibrationSet
-from vlmquant.checkpoints.openai_names import fold_batch_norms, random_state
-from vlmquant.checkpoints.resnet import StoredTensor
+from vlmquant.checkpoints.clip.openai_names import fold_batch_norms, random_state
+from vlmquant.checkpoints.clip.resnet import StoredTensor
+from vlmquant.checkpoints.random_weights import write_random_checkpoint
 from vlmquant.engines import installed_engines
 from vlmquant.errors import ModelError
 from vlmquant.quantize.apply import quantize_tower

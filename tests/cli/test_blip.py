@@ -11,7 +11,7 @@ from PIL import Image
 
 from fakes import tiny_blip_folder
 from vlmquant.cli import main
-from vlmquant.models.blip_runner import BlipRunner
+from vlmquant.models.writer import Writer
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_and_csv_holds_the_same(run, captioner, pictures, t
     whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
     assert run("caption", pictures, "-m", captioner, "-o", whole, "--max-tokens", 4)[0] == 0
     calls = []
-    caption = BlipRunner.caption
+    caption = Writer.caption
 
     def dying(self, images, prompt=""):
         calls.append(len(images))
@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_and_csv_holds_the_same(run, captioner, pictures, t
             raise SystemExit(9)
         return caption(self, images, prompt)
 
-    monkeypatch.setattr(BlipRunner, "caption", dying)
+    monkeypatch.setattr(Writer, "caption", dying)
     assert run("caption", pictures, "-m", captioner, "-o", killed, "--max-tokens", 4)[0] == 9
     assert not killed.exists()
     assert run("caption", pictures, "-m", captioner, "-o", killed, "--max-tokens", 4)[0] == 0
@@ -156,7 +156,7 @@ def test_outputs_that_cannot_be_written_are_found_before_the_work(run, captioner
 
 def test_a_picture_that_was_replaced_is_captioned_again(run, captioner, pictures, tmp_path, monkeypatch):
     calls = []
-    caption = BlipRunner.caption
+    caption = Writer.caption
 
     def dying(self, images, prompt=""):
         calls.append(len(images))
@@ -164,7 +164,7 @@ def test_a_picture_that_was_replaced_is_captioned_again(run, captioner, pictures
             raise SystemExit(9)
         return caption(self, images, prompt)
 
-    monkeypatch.setattr(BlipRunner, "caption", dying)
+    monkeypatch.setattr(Writer, "caption", dying)
     words = ("caption", pictures, "-m", captioner, "-o", tmp_path / "c.jsonl", "--max-tokens", 4)
     assert run(*words)[0] == 9
     Image.new("RGB", (40, 40), (255, 0, 0)).save(pictures / "00.png")

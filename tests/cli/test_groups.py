@@ -1,16 +1,12 @@
 """Options that make one value together, and commands that stay short by them."""
 
-import inspect
 from typing import Annotated
 
 import typer
 from typer.testing import CliRunner
 
-from vlmquant.cli import blip, evaluate, report
 from vlmquant.cli.groups import made_of
 from vlmquant.opening import RunsOn
-
-MOST_PARAMETERS = 12
 
 
 def place(
@@ -38,9 +34,3 @@ def test_options_become_one_value_and_stand_in_the_help() -> None:
         ("y", RunsOn(engine="openvino", threads=2), True),
     ]
     assert "Which engine." in runner.invoke(app, ["--help"]).output
-
-
-def test_no_command_takes_more_than_twelve_values() -> None:
-    for command in (evaluate.evaluate, blip.caption, blip.answer, report.report):
-        own = inspect.unwrap(command)
-        assert len(inspect.signature(own).parameters) <= MOST_PARAMETERS, own

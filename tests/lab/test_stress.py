@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from fakes import tiny_clip_folder
 from vlmquant.checkpoints import load_model
-from vlmquant.checkpoints.architectures import clip_config, write_random_checkpoint
+from vlmquant.checkpoints.architectures import clip_config
 from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.random_weights import write_random_checkpoint
 from vlmquant.errors import ModelError
 from vlmquant.lab.stress import KINDS, MIDDLE_ONLY, Severity, stressed
 

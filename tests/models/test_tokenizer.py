@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from transformers import CLIPTokenizer
 
-from vlmquant.checkpoints.architectures import invented_tokenizer
 from vlmquant.checkpoints.processors import clip_tokenizer
+from vlmquant.checkpoints.random_weights import invented_tokenizer
 from vlmquant.errors import ModelError
 from vlmquant.models.tokenizer import Tokenizer
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import BertTokenizer
 
-from vlmquant.checkpoints.blip_architectures import invented_wordpiece
 from vlmquant.checkpoints.processors import wordpiece_tokenizer
+from vlmquant.checkpoints.random_weights import invented_wordpiece
 from vlmquant.errors import DataError, ModelError
 from vlmquant.models.wordpiece import WordPieceTokenizer
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fakes import tiny_blip_folder
-from vlmquant.checkpoints.architectures import clip_config, write_random_checkpoint
+from vlmquant.checkpoints.architectures import clip_config
+from vlmquant.checkpoints.random_weights import write_random_checkpoint
 from vlmquant.data.images import EncodedImage, LazyImages
 from vlmquant.data.sets import CaptionedImages, ImageSet
 from vlmquant.errors import DataError, ExitCode, ModelError, NotComparableError

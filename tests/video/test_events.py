@@ -1,14 +1,28 @@
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmquant.video.events import Event, EventDetector, EventRule, find_events
+from vlmquant.video.events import Event, EventDetector, EventRule
 
 PLAIN = EventRule(on=0.6, off=0.4, min_duration_seconds=0.0, merge_gap_seconds=0.0, smoothing_seconds=0.0)
+
+
+def find_events(
+    name: str, rule: EventRule, pts_seconds: Sequence[float], scores: Sequence[float], end_seconds: float
+) -> list[Event]:
+    """Push every frame of a recording through an `EventDetector` and finish it: (n,) times and (n,) probabilities."""
+    detector = EventDetector(name, rule)
+    events = [
+        event
+        for pts, score in zip(pts_seconds, scores, strict=True)
+        for event in detector.push(float(pts), float(score))
+    ]
+    return events + detector.finish(end_seconds)
 
 
 def rule(**changes: float) -> EventRule:

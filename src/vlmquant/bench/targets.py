@@ -71,8 +71,8 @@ def random_targets(
     """
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_checkpoint
-    from vlmquant.checkpoints.architectures import random_checkpoint
     from vlmquant.checkpoints.calibration_set import CalibrationSet
+    from vlmquant.checkpoints.random_weights import random_checkpoint
     from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
     from vlmquant.quantize.recipes.presets import get_recipe
 

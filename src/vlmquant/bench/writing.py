@@ -5,9 +5,9 @@ from pathlib import Path
 
 from vlmquant.bench.measure import bytes_on_disk
 from vlmquant.engines.session import AnyArray
-from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import as_writer
+from vlmquant.models.writer import Writer
 
 GENERATION = "generation"
 """The component that a BLIP is benched by: all of its graphs and the decoding loop."""
@@ -18,7 +18,7 @@ QUESTION = "what is in this picture?"
 TEXT = "a street with a red bus"
 
 
-def written_by(runner: BlipRunner) -> Callable[[AnyArray], object]:
+def written_by(runner: Writer) -> Callable[[AnyArray], object]:
     """Return a function from pictures (n, height, width, 3) uint8 to captions, answers or scores, by what it is."""
 
     def run(pictures: AnyArray) -> object:

@@ -16,7 +16,7 @@ from vlmquant.build.build import check_free, quantize_model
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.errors import BudgetError
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.presets import get_recipe

@@ -9,9 +9,9 @@ import shutil
 import time
 from pathlib import Path
 
-from vlmquant.budget.blip_candidates import BlipCandidates
 from vlmquant.budget.budget import Budget
-from vlmquant.budget.clip_candidates import ClipCandidates
+from vlmquant.budget.by_component import ComponentCandidates
+from vlmquant.budget.by_layer import LayerCandidates
 from vlmquant.budget.ladder import climb
 from vlmquant.budget.log import SEARCH, NothingInsideError, SearchLog, confirmation
 from vlmquant.budget.trial import Candidates, Workshop
@@ -60,7 +60,7 @@ def quantize_within_budget(
             raise RecipeError(
                 "the search chooses the recipe of every component of a BLIP; leave recipe and components out"
             )
-        family = BlipCandidates(
+        family = ComponentCandidates(
             model=model,
             calibration=calibration,
             options=options or GenerationOptions(),
@@ -69,7 +69,7 @@ def quantize_within_budget(
             track=track,
         )
     elif isinstance(model, ClipModel):
-        family = ClipCandidates(
+        family = LayerCandidates(
             model=model,
             calibration=calibration,
             base=get_recipe("static-int8") if recipe is None else recipe,

@@ -2,9 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 from vlmquant.budget.budget import Budget
@@ -13,6 +14,18 @@ from vlmquant.budget.log import Tried
 from vlmquant.budget.yardstick import Metric, Yardstick
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.data.sets import ImageSet
+
+
+def medians_in_turns(runs: Sequence[Callable[[int], float]], warm_up: int, timed: int) -> list[float]:
+    """Return the median of each of `runs`, which take the number of the turn and return how long they took.
+
+    They take turns, so that a slow spell of the machine hits all of them; the first `warm_up` turns do not count.
+    """
+    taken: list[list[float]] = [[] for _ in runs]
+    for turn in range(warm_up + timed):
+        for run, own in zip(runs, taken, strict=True):
+            own.append(run(turn))
+    return [median(own[warm_up:]) for own in taken]
 
 
 class Candidates(Protocol):

@@ -14,8 +14,8 @@ from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages, Questi
 from vlmquant.errors import DataError, unknown
 from vlmquant.metrics.fidelity import cosines
 from vlmquant.metrics.intervals import Interval, bootstrap_mean
-from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.spec import Encoder, FloatArray
+from vlmquant.models.writer import Writer
 from vlmquant.progress import Track, silent
 from vlmquant.tasks.answering import METRIC as VQA_ACCURACY
 from vlmquant.tasks.answering import score_answers, write_answers
@@ -157,13 +157,13 @@ def _embeddings(texts: Texts, encoder: Encoder, data: ImageSet, track: Track) ->
     }
 
 
-def _captions(runner: BlipRunner, data: ImageSet, track: Track) -> TaskResult:
+def _captions(runner: Writer, data: ImageSet, track: Track) -> TaskResult:
     assert isinstance(data, CaptionedImages)
     written = write_captions(runner, data.images, data.ids, track=track)
     return score_captions(runner.name, written, data.captions, ids=data.ids, dataset=data.digest)
 
 
-def _answers(runner: BlipRunner, data: ImageSet, track: Track) -> TaskResult:
+def _answers(runner: Writer, data: ImageSet, track: Track) -> TaskResult:
     assert isinstance(data, QuestionedImages)
     return score_answers(runner.name, write_answers(runner, data, track=track), data)
 

@@ -23,7 +23,7 @@ def open_bundle(
 ) -> Runner:
     """Return what a bundle's head is, running on `engine` ("auto" or one of `ENGINES`) with `threads` threads.
 
-    A dual encoder is a `DualEncoder`; a captioner, answerer or matcher is a `BlipRunner`, which writes as `options`
+    A dual encoder is a `DualEncoder`; a captioner, answerer or matcher is a `Writer`, which writes as `options`
     say. The first time on a machine the bundle is proved there, and "auto" times the engines for each graph; see
     `place`. The runner's name says what runs it and its `notes` what did not run as it should. `probe` False takes it
     on trust. Raises BundleError when the folder is not a sound bundle (its files are re-hashed) and EngineError when

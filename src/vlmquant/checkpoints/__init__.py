@@ -49,7 +49,7 @@ def load_checkpoint(
 def load_model(name_or_path: str | Path, *, allow_pickle: bool = False, device: str = "cpu") -> "ClipModel":
     """Load a float32 CLIP, whose images and texts share a space; see `load_checkpoint`.
 
-    A CLIP-ResNet in OpenAI's names opens too; `vlmquant.checkpoints.resnet` says what its folder must hold.
+    A CLIP-ResNet in OpenAI's names opens too; `vlmquant.checkpoints.clip.resnet` says what its folder must hold.
     """
     found = load_checkpoint(name_or_path, allow_pickle=allow_pickle, device=device, heads=("dual-encoder",))
     return cast("ClipModel", found)

@@ -6,17 +6,19 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar, cast
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from vlmquant.checkpoints.weight_files import weight_files
 from vlmquant.errors import ModelError, unknown
 from vlmquant.models.spec import read_json, refuse_pointer
 
+Config = TypeVar("Config", bound=PretrainedConfig)
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the weights in what they pickle."""
 _FOREIGN = re.compile(r"GLOBAL (\S+)")
@@ -115,6 +117,19 @@ def read_config(folder: Path, model_types: Collection[str]) -> dict[str, Any]:
         of_no_family = unknown(ModelError, "model_type", str(content["model_type"]), model_types)
         raise ModelError(f"{path} is of {', '.join(map(str, named))}: {of_no_family}")
     return content
+
+
+def parse_config(checkpoint: Checkpoint, kind: type[Config]) -> Config:
+    """Return the configuration as transformers' `kind`. Raises ModelError where it is none, or names no sizes."""
+    path = checkpoint.folder / "config.json"
+    for part in ("text_config", "vision_config"):
+        if not isinstance(checkpoint.config.get(part), dict):
+            raise ModelError(f"{path} has no {part}; without it the model's size would be a guess")
+    try:
+        return cast(Config, kind.from_dict(dict(checkpoint.config)))
+    except Exception as error:  # its validators raise types of their own
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} is not a {kind.model_type.upper()} configuration: {reason}") from error
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:

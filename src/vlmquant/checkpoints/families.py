@@ -12,8 +12,8 @@ from vlmquant.checkpoints.blip import load_blip_checkpoint
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.checkpoint import Checkpoint
 from vlmquant.checkpoints.clip import load_clip
+from vlmquant.checkpoints.clip.resnet import load_clip_resnet
 from vlmquant.checkpoints.part import Preparation
-from vlmquant.checkpoints.resnet import load_clip_resnet
 from vlmquant.models.heads import BundleHead
 from vlmquant.models.spec import Head, ImageSpec
 from vlmquant.progress import Track, silent

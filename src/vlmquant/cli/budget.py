@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
+from vlmquant.cli.groups import USUAL_RECIPE, CalibrationChoice, CheckpointChoice, made_of
 from vlmquant.cli.manifest import print_bundle
-from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
+from vlmquant.cli.options import Bundle, Json, Overwrite, Threads, words
+from vlmquant.data.choice import DataChoice
 from vlmquant.errors import CalibrationError, DataError, ExitCode, RecipeError
 from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.recipe import COMPONENTS, check_components
@@ -22,60 +24,32 @@ if TYPE_CHECKING:
     from vlmquant.checkpoints.families import FloatModel
     from vlmquant.data.sets import ImageSet
 
-USUAL_RECIPE = "static-int8"
 EXIT_CODES = {"yes": ExitCode.OK, "undecided": ExitCode.UNDECIDED}
 """By what the held-out half says; that nothing was inside the budget is a BudgetError."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointChoice:
-    """What is quantized: a checkpoint, the recipe to start from (None: the usual one) and what to calibrate on."""
-
-    checkpoint: str
-    recipe: str = USUAL_RECIPE
-    components: str | None = None
-    calibrate: Path | None = None
-    texts: Path | None = None
-    images: int = DEFAULT_IMAGES
-    allow_pickle: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class DevelopmentData:
-    """What the drop is measured on."""
-
-    folder: Path
-    split: str = "dev"
-
-    def read(self, json_output: bool) -> "ImageSet":
-        """Read the data; an error names the split too."""
-        from vlmquant.data.reader import read
-
-        try:
-            return read(self.folder, split=self.split, track=show.tracker(json_output))
-        except DataError as error:
-            raise DataError(f"{error} (looked for the split {self.split!r}; --split names another)") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleOutput:
     """How a bundle is made: where to, and with how many threads; `max_tokens` is the longest text of a BLIP."""
 
-    output: Path
-    overwrite: bool = False
-    threads: int | None = None
-    max_tokens: int = 40
-    json_output: bool = False
+    output: Bundle
+    max_tokens: Annotated[int, typer.Option(help="The longest text that a BLIP may write, in tokens.")] = 40
+    threads: Threads = None
+    overwrite: Overwrite = False
+    json_output: Json = False
 
 
-def budget(
-    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP or a BLIP.")],
-    output: Bundle,
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The budget as it was typed: with a drop a search, with a size alone the bits that reach it."""
+
+    budget: "Budget | None"
+    max_bytes: int | None
+
+
+def limits(
     max_drop: Annotated[
         float | None, typer.Option(help="Lose at most so many points (hundredths of a CIDEr); needs --data.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Labelled, captioned or bare pictures to measure the drop on.")
     ] = None,
     max_megabytes: Annotated[
         float | None,
@@ -92,60 +66,8 @@ def budget(
             "kind otherwise."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="The split of the data, never one that results are reported on.")] = "dev",
-    templates: Annotated[str, typer.Option(help="Prompts of top1, as in `evaluate`.")] = "openai-7",
     confident: Annotated[bool, typer.Option("--confident", help="The drop's upper 95 % limit must be inside.")] = False,
-    recipe: RecipeName = USUAL_RECIPE,
-    components: Annotated[
-        str | None, typer.Option(help="Which towers of a CLIP to quantize, comma-separated; both when left out.")
-    ] = None,
-    calibrate: Calibrate = None,
-    texts: Annotated[
-        Path | None, typer.Option(help="File with one text per line to calibrate on; built-in ones otherwise.")
-    ] = None,
-    images: Annotated[int, typer.Option(help="How many images of the folder to use.")] = DEFAULT_IMAGES,
-    max_tokens: Annotated[int, typer.Option(help="The longest text that a BLIP may write, in tokens.")] = 40,
-    threads: Threads = None,
-    overwrite: Overwrite = False,
-    allow_pickle: AllowPickle = False,
-    json_output: Json = False,
-) -> None:
-    """Find the fastest form of a recipe inside a budget of accuracy, size and time, with a log of the search.
-
-    Exit code: 0 a bundle inside the budget, 1 a crash, 2 a user's error, 4 the bundle was inside on the searched half
-    of the data and the held-out half cannot tell, 6 there is none inside.
-    """
-    source = CheckpointChoice(
-        checkpoint=checkpoint,
-        recipe=recipe,
-        components=components,
-        calibrate=calibrate,
-        texts=texts,
-        images=images,
-        allow_pickle=allow_pickle,
-    )
-    run = BundleOutput(
-        output=output, overwrite=overwrite, threads=threads, max_tokens=max_tokens, json_output=json_output
-    )
-    choice = None if data is None else DevelopmentData(folder=data, split=split)
-    within(source, limits(max_drop, max_megabytes, max_latency_ms, metric, confident, templates), choice, run)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """The budget as it was typed: with a drop a search, with a size alone the bits that reach it."""
-
-    budget: "Budget | None"
-    max_bytes: int | None
-
-
-def limits(
-    max_drop: float | None,
-    max_megabytes: float | None,
-    max_latency_ms: float | None = None,
-    metric: str | None = None,
-    confident: bool = False,
-    templates: str = "openai-7",
+    templates: Annotated[str, typer.Option(help="Prompts of top1, as in `evaluate`.")] = "openai-7",
 ) -> Limits:
     """Return the budget. Raises DataError where nothing is bounded, or numbers that nothing is inside of."""
     from vlmquant.budget.budget import Budget
@@ -164,7 +86,31 @@ def limits(
     return Limits(budget=Budget(max_drop, metric, confident, max_bytes, max_latency_ms, templates), max_bytes=max_bytes)
 
 
-def within(source: CheckpointChoice, bound: Limits, data: DevelopmentData | None, run: BundleOutput) -> None:
+def measured_on(
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled, captioned or bare pictures to measure the drop on.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="The split of the data, never one that results are reported on.")] = "dev",
+) -> DataChoice | None:
+    """Make what says which data the drop is measured on."""
+    return None if data is None else DataChoice(source=data, split=split)
+
+
+@made_of(source=CheckpointChoice, bound=limits, data=measured_on, calibration=CalibrationChoice, run=BundleOutput)
+def budget(
+    source: CheckpointChoice, bound: Limits, data: DataChoice | None, calibration: CalibrationChoice, run: BundleOutput
+) -> None:
+    """Find the fastest form of a recipe inside a budget of accuracy, size and time, with a log of the search.
+
+    Exit code: 0 a bundle inside the budget, 1 a crash, 2 a user's error, 4 the bundle was inside on the searched half
+    of the data and the held-out half cannot tell, 6 there is none inside.
+    """
+    within(source, bound, data, calibration, run)
+
+
+def within(
+    source: CheckpointChoice, bound: Limits, data: DataChoice | None, calibration: CalibrationChoice, run: BundleOutput
+) -> None:
     """Make the bundle that `budget` promises, and print it and its log."""
     from vlmquant.checkpoints import load_checkpoint
 
@@ -173,15 +119,12 @@ def within(source: CheckpointChoice, bound: Limits, data: DevelopmentData | None
     read_recipe(source.recipe)
     check_writable(run.output.parent)
     model = load_checkpoint(source.checkpoint, allow_pickle=source.allow_pickle)
-    calibration = None
-    if source.calibrate is not None:
-        track = show.tracker(run.json_output)
-        calibration = CalibrationSet.from_files(source.calibrate, source.texts, count=source.images, track=track)
+    inputs = calibration.read(show.tracker(run.json_output))
     if bound.budget is None or data is None:
         assert bound.max_bytes is not None
-        _to_size(source, model, calibration, bound.max_bytes, run)
+        _to_size(source, model, inputs, bound.max_bytes, run)
         return
-    log = _searched(source, model, calibration, data.read(run.json_output), bound.budget, run)
+    log = _searched(source, model, inputs, _read(data, run), bound.budget, run)
     if run.json_output:
         show.as_json(log.to_dict())
     else:
@@ -189,6 +132,14 @@ def within(source: CheckpointChoice, bound: Limits, data: DevelopmentData | None
         print_bundle(run.output)
     if code := EXIT_CODES[str(log.confirmed)]:
         raise typer.Exit(code)
+
+
+def _read(data: DataChoice, run: BundleOutput) -> "ImageSet":
+    """Read the data; an error names the split too, which is not the one that other commands read."""
+    try:
+        return data.read(show.tracker(run.json_output))
+    except DataError as error:
+        raise DataError(f"{error} (looked for the split {data.split!r}; --split names another)") from error
 
 
 def _to_size(

@@ -1,7 +1,7 @@
 """`vlmquant detect`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from vlmquant.cli import show
+from vlmquant.cli.groups import made_of
 from vlmquant.cli.options import AllowPickle, Engine, Json, Probe, Threads
 from vlmquant.errors import DataError, EngineError
 from vlmquant.opening import AUTO, TORCH, RunsOn, open_named
@@ -18,16 +19,68 @@ from vlmquant.text import counted, encodable
 if TYPE_CHECKING:
     from vlmquant.report.searched import Search, Searched
     from vlmquant.video.detect import Detection
+    from vlmquant.video.events import EventRule
+    from vlmquant.video.score import EventQuery
 
 
-def detect(
-    videos: Annotated[list[str], typer.Argument(help="Video files.")],
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What to look for, in the user's words."""
+
     event: Annotated[
         list[str] | None, typer.Option("--event", "-e", help="An event in plain words; may be repeated.")
-    ] = None,
+    ] = None
     events_file: Annotated[
         Path | None, typer.Option(help="TOML file of events with their own prompts, negatives and rules.")
-    ] = None,
+    ] = None
+    negative: Annotated[list[str] | None, typer.Option("--not", help="What the events are not; may be repeated.")] = (
+        None
+    )
+
+    def queries(self, rule: "EventRule") -> "list[EventQuery]":
+        """Return every event; one of the file that has no rule of its own goes by `rule`."""
+        from vlmquant.video.events_file import read_events
+        from vlmquant.video.score import EventQuery
+
+        negatives = tuple(self.negative or ())
+        typed = [EventQuery.from_text(text, negatives) for text in self.event or ()]
+        return typed if self.events_file is None else typed + read_events(self.events_file, rule, negatives)
+
+
+def event_rule(
+    on: Annotated[float | None, typer.Option(help="Probability at which an event starts.")] = None,
+    off: Annotated[float | None, typer.Option(help="Probability below which it ends.")] = None,
+    min_duration: Annotated[float | None, typer.Option(help="Shortest event, in seconds.")] = None,
+    merge_gap: Annotated[float | None, typer.Option(help="Gaps up to this many seconds are closed.")] = None,
+) -> "EventRule":
+    """Make what says how scores become events."""
+    from vlmquant.video.events import EventRule
+
+    chosen = {"on": on, "off": off, "min_duration_seconds": min_duration, "merge_gap_seconds": merge_gap}
+    try:
+        return EventRule().changed(**{name: value for name, value in chosen.items() if value is not None})
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def runs_on_frames(
+    engine: Engine = "auto",
+    threads: Threads = None,
+    probe: Probe = True,
+    allow_pickle: AllowPickle = False,
+    as_float: Annotated[bool, typer.Option("--float", help="Run a checkpoint unquantized, in torch.")] = False,
+) -> RunsOn:
+    """Make what says where the model runs; a checkpoint is quantized first, but for `--float`."""
+    if as_float and engine != AUTO:
+        raise EngineError(f"--float runs in torch and --engine {engine} does not; name one of the two")
+    return RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe, allow_pickle=allow_pickle)
+
+
+@made_of(asked=Asked, where=runs_on_frames, rule=event_rule)
+def detect(
+    videos: Annotated[list[str], typer.Argument(help="Video files.")],
+    *,
+    asked: Asked,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="Bundle, checkpoint folder or hub id; the street demo otherwise."),
@@ -35,19 +88,9 @@ def detect(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for events, scores, pictures and page.")
     ] = Path("out"),
-    negative: Annotated[
-        list[str] | None, typer.Option("--not", help="What the events are not; may be repeated.")
-    ] = None,
     fps: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 5.0,
-    engine: Engine = "auto",
-    threads: Threads = None,
-    probe: Probe = True,
-    allow_pickle: AllowPickle = False,
-    as_float: Annotated[bool, typer.Option("--float", help="Run a checkpoint unquantized, in torch.")] = False,
-    on: Annotated[float | None, typer.Option(help="Probability at which an event starts.")] = None,
-    off: Annotated[float | None, typer.Option(help="Probability below which it ends.")] = None,
-    min_duration: Annotated[float | None, typer.Option(help="Shortest event, in seconds.")] = None,
-    merge_gap: Annotated[float | None, typer.Option(help="Gaps up to this many seconds are closed.")] = None,
+    where: RunsOn,
+    rule: "EventRule",
     stream: Annotated[
         int | None, typer.Option(help="Number of the picture's stream in the file; the best when left out.")
     ] = None,
@@ -59,29 +102,21 @@ def detect(
 ) -> None:
     """Find events named in plain words in video files."""
     from vlmquant.report.searched import Search, search_video
-    from vlmquant.video.events import EventRule
-    from vlmquant.video.events_file import read_events
-    from vlmquant.video.score import EventQuery
 
-    chosen = {"on": on, "off": off, "min_duration_seconds": min_duration, "merge_gap_seconds": merge_gap}
-    try:
-        rule = EventRule().changed(**{name: value for name, value in chosen.items() if value is not None})
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    negatives = tuple(negative or ())
-    queries = [EventQuery.from_text(text, negatives) for text in event or ()]
-    queries += read_events(events_file, rule, negatives) if events_file is not None else []
     search = Search(
-        queries=queries, rule=rule, fps=fps, stream=stream, annotate=annotate, keep_embeddings=keep_embeddings
+        queries=asked.queries(rule),
+        rule=rule,
+        fps=fps,
+        stream=stream,
+        annotate=annotate,
+        keep_embeddings=keep_embeddings,
     )
     folders = _checked(videos, output, search)
     track = show.tracker(json_output)
-    if as_float and engine != AUTO:
-        raise EngineError(f"--float runs in torch and --engine {engine} does not; name one of the two")
     opened = open_named(
         model,
         head="dual-encoder",
-        runs_on=RunsOn(engine=TORCH if as_float else engine, threads=threads, probe=probe, allow_pickle=allow_pickle),
+        runs_on=where,
         calibrate=lambda: calibration_from_videos(videos, track),
         track=track,
     )

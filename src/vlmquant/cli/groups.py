@@ -3,22 +3,27 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from vlmquant.cli.options import AllowPickle, Engine, Probe, Threads, check_device
+from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
+from vlmquant.cli.options import AllowPickle, Calibrate, Engine, Probe, RecipeName, Threads, check_device
 from vlmquant.data.choice import DataChoice
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn
+from vlmquant.progress import Track
 
 Command = TypeVar("Command", bound=Callable[..., None])
+USUAL_RECIPE = "static-int8"
 
 
 def made_of(**makers: Callable[..., Any]) -> Callable[[Command], Command]:
-    """Let a command take values that are made of options: each of the named parameters by the function given for it.
+    """Let a command take values that are made of options: each named parameter by its function or dataclass.
 
-    The options of that function take the place of the parameter, on the command line and in the help.
+    The options of that maker take the place of the parameter, on the command line and in the help.
     """
 
     def wrap(command: Command) -> Command:
@@ -85,3 +90,37 @@ def short_generation(
 ) -> GenerationOptions:
     """Make the options of answers."""
     return GenerationOptions(max_new_tokens=max_tokens, beams=beams)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointChoice:
+    """What is quantized: a checkpoint, some or all of its components, and the recipe to start from."""
+
+    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP or a BLIP.")]
+    recipe: RecipeName = USUAL_RECIPE
+    components: Annotated[
+        str | None,
+        typer.Option(help="Which components to quantize, comma-separated (image,text of a CLIP); all when left out."),
+    ] = None
+    allow_pickle: AllowPickle = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationChoice:
+    """What ranges are measured on; nothing without a folder."""
+
+    calibrate: Calibrate = None
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with one text per line: prompts for a CLIP, questions for a BLIP that answers, captions for one "
+            "that writes them; built-in ones otherwise."
+        ),
+    ] = None
+    images: Annotated[int, typer.Option(help="How many images of the folder to calibrate on.")] = DEFAULT_IMAGES
+
+    def read(self, track: Track) -> CalibrationSet | None:
+        """Read the pictures and texts. Raises CalibrationError where they cannot be used."""
+        if self.calibrate is None:
+            return None
+        return CalibrationSet.from_files(self.calibrate, self.texts, count=self.images, track=track)

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.budget import USUAL_RECIPE, BundleOutput, CheckpointChoice, DevelopmentData, limits, within
+from vlmquant.cli.budget import BundleOutput, limits, measured_on, within
+from vlmquant.cli.groups import CalibrationChoice, CheckpointChoice, made_of
 from vlmquant.cli.manifest import print_bundle
-from vlmquant.cli.options import AllowPickle, Bundle, Calibrate, Json, Overwrite, RecipeName, Threads, words
+from vlmquant.cli.options import Bundle, Json, Overwrite, Threads, words
 from vlmquant.engines import ENGINES
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.files import check_writable
@@ -21,22 +21,12 @@ from vlmquant.quantize.recipes.recipe_file import read_recipe
 from vlmquant.text import counted
 
 
+@made_of(source=CheckpointChoice, calibration=CalibrationChoice)
 def quantize(
-    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP or a BLIP.")],
+    source: CheckpointChoice,
     output: Bundle,
-    recipe: RecipeName = USUAL_RECIPE,
-    calibrate: Calibrate = None,
-    texts: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with one text per line: prompts for a CLIP, questions for a BLIP that answers, captions for one "
-            "that writes them; built-in ones otherwise."
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(help="How many images of the folder to use.")] = DEFAULT_IMAGES,
-    components: Annotated[
-        str | None, typer.Option(help="Which components to quantize, comma-separated; all when left out.")
-    ] = None,
+    *,
+    calibration: CalibrationChoice,
     component_recipe: Annotated[
         list[str] | None,
         typer.Option(help="Another recipe for one component, as decoder=int8-weights; may be repeated."),
@@ -47,45 +37,35 @@ def quantize(
     data: Annotated[Path | None, typer.Option(help="With --max-drop: pictures to measure the drop on.")] = None,
     max_megabytes: Annotated[float | None, typer.Option(help="Short for `vlmquant budget --max-megabytes`.")] = None,
     overwrite: Overwrite = False,
-    allow_pickle: AllowPickle = False,
     json_output: Json = False,
 ) -> None:
     """Turn a float checkpoint into a verified integer bundle."""
-    source = CheckpointChoice(
-        checkpoint=checkpoint,
-        recipe=recipe,
-        components=components,
-        calibrate=calibrate,
-        texts=texts,
-        images=images,
-        allow_pickle=allow_pickle,
-    )
     run = BundleOutput(output=output, overwrite=overwrite, json_output=json_output)
     if max_drop is None and data is None and max_megabytes is None:
-        _quantize(source, component_recipe or (), run)
+        _quantize(source, component_recipe or (), calibration, run)
         return
     if component_recipe:
         raise RecipeError("a budget chooses the recipe of every component itself; leave --component-recipe out")
-    within(source, limits(max_drop, max_megabytes), None if data is None else DevelopmentData(folder=data), run)
+    within(source, limits(max_drop, max_megabytes), measured_on(data), calibration, run)
 
 
-def _quantize(source: CheckpointChoice, component_recipe: Sequence[str], run: BundleOutput) -> None:
+def _quantize(
+    source: CheckpointChoice, component_recipe: Sequence[str], calibration: CalibrationChoice, run: BundleOutput
+) -> None:
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_checkpoint
 
     chosen = read_recipe(source.recipe)
     by_component = {name: read_recipe(value) for name, value in map(_split_assignment, component_recipe)}
-    if source.calibrate is None:
+    if calibration.calibrate is None:
         check_measures_nothing([chosen, *by_component.values()])
     check_writable(run.output.parent)
     track = show.tracker(run.json_output)
-    calibration = None
-    if source.calibrate is not None:
-        calibration = CalibrationSet.from_files(source.calibrate, source.texts, count=source.images, track=track)
+    inputs = calibration.read(track)
     model = load_checkpoint(source.checkpoint, allow_pickle=source.allow_pickle)
     named = model.components if source.components is None else words(source.components)
     recipes = {**dict.fromkeys(named, chosen), **by_component}
-    quantize_model(model, recipes, calibration, run.output, overwrite=run.overwrite, track=track)
+    quantize_model(model, recipes, inputs, run.output, overwrite=run.overwrite, track=track)
     print_bundle(run.output, json_output=run.json_output)
 
 

@@ -1,32 +1,50 @@
 """`vlmquant recover`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
+from vlmquant.cli.groups import made_of
 from vlmquant.cli.manifest import print_manifest
 from vlmquant.cli.options import AllowPickle, Bundle, Device, Json, Overwrite, RecipeName, Texts, words
 from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.recipe import check_components
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 
+if TYPE_CHECKING:
+    from vlmquant.quantize.recovery.tuning import RecoverySettings
+
 UNLABELLED_IMAGES = 512
 
 
+def tuning_settings(
+    steps: Annotated[int, typer.Option(help="At most so many steps.")] = 400,
+    minutes: Annotated[float | None, typer.Option(help="At most so many minutes of tuning.")] = None,
+    device: Device = "auto",
+) -> "RecoverySettings":
+    """Make what says how long and where to tune; a device that is not there is refused."""
+    from vlmquant.checkpoints.checkpoint import usable_device
+    from vlmquant.quantize.recovery.tuning import RecoverySettings
+
+    settings = RecoverySettings(steps=steps, minutes=minutes, device=device)
+    usable_device(device)
+    return settings
+
+
+@made_of(settings=tuning_settings)
 def recover(
     checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
     output: Bundle,
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images to tune on, like those to come.")],
+    *,
     recipe: RecipeName = "vanilla-w4a4",
     texts: Texts = None,
     count: Annotated[int, typer.Option(help="How many images of the folder to use.")] = UNLABELLED_IMAGES,
-    steps: Annotated[int, typer.Option(help="At most so many steps.")] = 400,
-    minutes: Annotated[float | None, typer.Option(help="At most so many minutes of tuning.")] = None,
-    device: Device = "auto",
+    settings: "RecoverySettings",
     components: Annotated[str, typer.Option(help="Which towers to tune, comma-separated.")] = "image,text",
     overwrite: Overwrite = False,
     allow_pickle: AllowPickle = False,
@@ -35,12 +53,8 @@ def recover(
     """Quantize after a short tuning without labels: for bit-widths at which a recipe alone costs too much."""
     from vlmquant.build.recover import recover_model
     from vlmquant.checkpoints import load_model
-    from vlmquant.checkpoints.checkpoint import usable_device
-    from vlmquant.quantize.recovery.tuning import RecoverySettings
 
     chosen = read_recipe(recipe)
-    settings = RecoverySettings(steps=steps, minutes=minutes, device=device)
-    usable_device(device)
     towers = check_components(words(components))
     check_writable(output.parent)
     track = show.tracker(json_output)
@@ -53,7 +67,10 @@ def recover(
         return
     print_manifest(output, manifest)
     facts = manifest.source["recovered"]
-    show.line(f"tuned for {facts['steps']} steps, {facts['seconds']:.0f} s, on {facts['device']} (asked for: {device})")
+    show.line(
+        f"tuned for {facts['steps']} steps, {facts['seconds']:.0f} s, "
+        f"on {facts['device']} (asked for: {settings.device})"
+    )
     for component, before in facts["loss_before"].items():
         after = facts["loss_after"][component]
         verdict = "" if after < before else "; the tuning did not help, use `vlmquant quantize`"

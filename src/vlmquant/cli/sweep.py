@@ -6,23 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.cli import show
-from vlmquant.cli.options import AllowPickle, Calibrate, Json, Texts, Threads, words
+from vlmquant.cli.groups import CalibrationChoice, made_of
+from vlmquant.cli.options import AllowPickle, Json, Threads, words
 from vlmquant.cli.quantize import check_measures_nothing
 from vlmquant.errors import DataError
 
 if TYPE_CHECKING:
+    from vlmquant.lab.sweep.latency import Timing
+    from vlmquant.lab.sweep.plan import SweepPlan
     from vlmquant.lab.sweep.run import Sweep
 
 
-def sweep(
-    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
-    data: Annotated[Path, typer.Option(help="Folder of a data set with classes or captions to score on.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results; run again to go on.")],
-    calibrate: Calibrate = None,
-    texts: Texts = None,
-    images: Annotated[int, typer.Option(help="How many images of the folder to calibrate on.")] = DEFAULT_IMAGES,
+def choose_plan(
     recipes: Annotated[
         str | None, typer.Option(help="Presets, comma-separated; `vlmquant recipes` lists them. A wide choice if none.")
     ] = None,
@@ -30,45 +26,64 @@ def sweep(
     bits: Annotated[
         str, typer.Option(help="Bit-widths of the vision-bits x text-bits map, comma-separated; '' for no map.")
     ] = "8,6,4,3,2",
+) -> "SweepPlan":
+    """Make what says which recipes are tried where."""
+    from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, SweepPlan
+
+    return SweepPlan(
+        recipes=DEFAULT_RECIPES if recipes is None else words(recipes),
+        components=words(components),
+        grid_bits=_numbers(bits),
+    )
+
+
+def choose_timing(
+    rounds: Annotated[int, typer.Option(help="How often the turn of the timings goes round; 0 times nothing.")] = 8,
+    iterations: Annotated[int, typer.Option(help="Images per turn.")] = 10,
+    threads: Threads = None,
+) -> "Timing":
+    """Make what says how long and with how many threads the towers are timed."""
+    from vlmquant.lab.sweep.latency import Timing
+    from vlmquant.limits import available_cores
+
+    return Timing(rounds=rounds, iterations=iterations, threads=available_cores() if threads is None else threads)
+
+
+@made_of(calibration=CalibrationChoice, plan=choose_plan, timing=choose_timing)
+def sweep(
+    checkpoint: Annotated[str, typer.Argument(help="A Hugging Face folder or hub id of a CLIP.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set with classes or captions to score on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results; run again to go on.")],
+    *,
+    calibration: CalibrationChoice,
+    plan: "SweepPlan",
     templates: Annotated[
         str, typer.Option(help="Prompts of zero-shot: none, one, openai-7, cifar-18 or openai-80.")
     ] = "openai-7",
     split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "test",
-    rounds: Annotated[int, typer.Option(help="How often the turn of the timings goes round; 0 times nothing.")] = 8,
-    iterations: Annotated[int, typer.Option(help="Images per turn.")] = 10,
-    threads: Threads = None,
+    timing: "Timing",
     allow_pickle: AllowPickle = False,
     json_output: Json = False,
 ) -> None:
     """Try recipes x bit-widths x towers: score, closeness, size and latency of each, and which are worth having."""
     from vlmquant.checkpoints import load_model
     from vlmquant.data.reader import read
-    from vlmquant.lab.sweep.latency import Timing
-    from vlmquant.lab.sweep.plan import DEFAULT_RECIPES, SweepPlan
     from vlmquant.lab.sweep.run import sweep as run
-    from vlmquant.limits import available_cores
     from vlmquant.report.sweep import FILES, to_dict, write_sweep
     from vlmquant.tasks.templates import get_templates
     from vlmquant.video.output import OutputFolder
 
-    plan = SweepPlan(
-        recipes=DEFAULT_RECIPES if recipes is None else words(recipes),
-        components=words(components),
-        grid_bits=_numbers(bits),
-    )
-    cores = available_cores() if threads is None else threads
-    timing = Timing(rounds=rounds, iterations=iterations, threads=cores)
     get_templates(templates)
-    if calibrate is None:
+    if calibration.calibrate is None:
         check_measures_nothing(precision.recipe for precision in plan.precisions().values())
     OutputFolder(output).check(FILES)
     track = show.tracker(json_output)
-    calibration = None if calibrate is None else CalibrationSet.from_files(calibrate, texts, count=images, track=track)
+    inputs = calibration.read(track)
     model = load_model(checkpoint, allow_pickle=allow_pickle)
     found = run(
         model,
         read(data, split=split, track=track),
-        calibration,
+        inputs,
         plan,
         output,
         templates=templates,

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from vlmquant.engines.session import AnyArray
+from vlmquant.engines.session import AnyArray, Closable
 from vlmquant.errors import EngineError
 
 Run = Callable[[Sequence[AnyArray]], tuple[AnyArray, ...]]
@@ -33,7 +32,7 @@ class Port:
             )
 
 
-class GraphSession:
+class GraphSession(Closable[Run]):
     """A graph loaded by an engine, for one caller at a time.
 
     Call it with one array per input, in the graph's order, and it returns one float32 array per output. Inputs are
@@ -45,31 +44,17 @@ class GraphSession:
     def __init__(
         self, *, name: str, threads: int | None, inputs: Sequence[Port], outputs: Sequence[str], run: Run
     ) -> None:
-        self.name = name
+        super().__init__(name, run)
         self.threads = threads
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self._run: Run | None = run
 
     def __call__(self, *arrays: AnyArray) -> tuple[AnyArray, ...]:
         """Return the graph's outputs for `arrays`."""
-        if self._run is None:
-            raise EngineError(f"this {self.name} session is closed; load the graph again")
+        run = self.running()
         if len(arrays) != len(self.inputs):
             names = ", ".join(port.name for port in self.inputs)
             raise EngineError(f"the graph takes {len(self.inputs)} inputs ({names}), got {len(arrays)}")
         for port, values in zip(self.inputs, arrays, strict=True):
             port.check(values)
-        return self._run([np.ascontiguousarray(values) for values in arrays])
-
-    def close(self) -> None:
-        """Let go of the engine's memory; closing twice does nothing."""
-        self._run = None
-
-    def __enter__(self) -> "GraphSession":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return run([np.ascontiguousarray(values) for values in arrays])

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from vlmquant.errors import EngineError
 from vlmquant.models.spec import FloatArray
 
+Run = TypeVar("Run", bound=Callable[..., Any])
 AnyArray: TypeAlias = NDArray[Any]
 Arithmetic: TypeAlias = Literal["integer", "float", "wide"]
 """How a graph's quantized products are computed: "integer" in the engine's INT8 kernels, or so that no sum overflows on
@@ -18,7 +18,31 @@ any CPU: "float", the same integers taken as float32 numbers, or "wide", those o
 added in 32, the others as in "float". Slower, and equal but for the order of sums."""
 
 
-class Session:
+class Closable(Generic[Run]):
+    """Something loaded that runs until it is closed, at the latest at the end of a `with`."""
+
+    def __init__(self, name: str, run: Run) -> None:
+        self.name = name
+        self._run: Run | None = run
+
+    def running(self) -> Run:
+        """Return what runs. Raises EngineError after `close`."""
+        if self._run is None:
+            raise EngineError(f"this {self.name} session is closed; load the graph again")
+        return self._run
+
+    def close(self) -> None:
+        """Let go of the engine's memory; closing twice does nothing."""
+        self._run = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Session(Closable[Callable[[AnyArray], AnyArray]]):
     """A graph of one input and one output, loaded by an engine; for one caller at a time.
 
     Call it with the graph's input, (n, ...) of the graph's dtype, n >= 1, and it returns (n, ...) float32.
@@ -36,30 +60,16 @@ class Session:
         input_dtype: np.dtype[Any],
         run: Callable[[AnyArray], AnyArray],
     ) -> None:
-        self.name = name
+        super().__init__(name, run)
         self.threads = threads
         self.input_shape = input_shape
         self.input_dtype = input_dtype
-        self._run: Callable[[AnyArray], AnyArray] | None = run
 
     def __call__(self, inputs: AnyArray) -> FloatArray:
         """Return the graph's output for `inputs` as float32."""
-        if self._run is None:
-            raise EngineError(f"this {self.name} session is closed; load the graph again")
+        run = self.running()
         self._check(inputs)
-        return np.asarray(self._run(np.ascontiguousarray(inputs)), dtype=np.float32)
-
-    def close(self) -> None:
-        """Let go of the engine's memory; closing twice does nothing."""
-        self._run = None
-
-    def __enter__(self) -> "Session":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return np.asarray(run(np.ascontiguousarray(inputs)), dtype=np.float32)
 
     def _check(self, inputs: AnyArray) -> None:
         fits = len(inputs.shape) == len(self.input_shape) and all(

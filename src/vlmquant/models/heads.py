@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from vlmquant.errors import ModelError
-from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.image_config import BLIP
 from vlmquant.models.spec import Head, ImageSpec
 from vlmquant.models.tokenizer import Tokenizer
 from vlmquant.models.wordpiece import WordPieceTokenizer
+from vlmquant.models.writer import Writer, WriterKind
 
 Run: TypeAlias = Callable[..., Any]
 """A graph as a function: from its inputs to its output, a tuple where there are several."""
-Runner: TypeAlias = DualEncoder | BlipRunner
+Runner: TypeAlias = DualEncoder | Writer
 """What a bundle opens as."""
 
 
@@ -77,7 +77,7 @@ class DualEncoderHead(BundleHead):
 class WritingHead(BundleHead):
     """A head with BERT's tokens: the ids that its text starts with, ends with and is padded with."""
 
-    kind: ClassVar[BlipKind]
+    kind: ClassVar[WriterKind]
 
     start_id: int
     end_id: int
@@ -89,16 +89,12 @@ class WritingHead(BundleHead):
 
     def runner(
         self, name: str, graphs: Mapping[str, Run], folder: Path, options: GenerationOptions, notes: tuple[str, ...]
-    ) -> BlipRunner:
-        """Return a captioner, answerer or matcher; see `BlipRunner`."""
-        return BlipRunner(
+    ) -> Writer:
+        """Return a captioner, answerer or matcher; see `Writer`."""
+        return Writer(
             name=name,
             kind=self.kind,
-            vision=graphs["vision"],
-            cross=graphs.get("cross"),
-            decoder=graphs.get("decoder"),
-            question_encoder=graphs.get("question_encoder"),
-            matcher=graphs.get("matcher"),
+            graphs=graphs,
             image_spec=self.image_spec(folder),
             tokenizer=WordPieceTokenizer.from_folder(folder),
             start_id=self.start_id,
@@ -151,8 +147,8 @@ def as_encoder(runner: Runner) -> DualEncoder:
     return runner
 
 
-def as_writer(runner: Runner) -> BlipRunner:
+def as_writer(runner: Runner) -> Writer:
     """Return `runner` where it is a captioner, answerer or matcher. Raises ModelError where it is not."""
-    if not isinstance(runner, BlipRunner):
-        raise ModelError(f"{runner.name!r} is a dual encoder, which writes no text; name a BLIP")
+    if not isinstance(runner, Writer):
+        raise ModelError(f"{runner.name!r} is a dual encoder, which writes nothing; give a BLIP")
     return runner

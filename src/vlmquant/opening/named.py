@@ -15,11 +15,11 @@ from vlmquant.engines import engine as engine_called
 from vlmquant.errors import EngineError, ModelError
 from vlmquant.files import digest
 from vlmquant.limits import check_threads
-from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import Runner
 from vlmquant.models.spec import Head
+from vlmquant.models.writer import Writer
 from vlmquant.opening.facts import ModelFacts, facts_of_bundle, facts_of_checkpoint
 from vlmquant.opening.first_use import BUNDLED, bundle_of, bundled_calibration
 from vlmquant.progress import Track, silent
@@ -93,9 +93,9 @@ class Opened:
         return self.runner
 
     @property
-    def generator(self) -> BlipRunner:
+    def generator(self) -> Writer:
         """The runner of a captioner, answerer or matcher. Raises ModelError for a dual encoder."""
-        if not isinstance(self.runner, BlipRunner):
+        if not isinstance(self.runner, Writer):
             raise wrong_head(self.name, self.head, "captioner")
         return self.runner
 
@@ -253,7 +253,7 @@ def _engine_facts(placements: Mapping[str, Placement]) -> dict[str, str]:
 
 
 def _identity(runner: Runner, facts: Mapping[str, str], *more: str) -> str:
-    options = asdict(runner.options) if isinstance(runner, BlipRunner) else None
+    options = asdict(runner.options) if isinstance(runner, Writer) else None
     versions = [package_version(package) for package in READERS]
     return digest(deciding(facts), asdict(runner.image_spec), options, versions, more)
 

@@ -1,13 +1,14 @@
 """Measuring what each site sees: hooks that live inside one call, over the calibration inputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from vlmquant.errors import CalibrationError
 from vlmquant.progress import Track, silent
@@ -152,29 +153,29 @@ def check_inputs(inputs: Sequence[Tensor]) -> None:
         raise CalibrationError("the calibration set is empty; static ranges need at least one input")
 
 
-@contextmanager
-def watching(tower: nn.Module, sites: Sequence[str], visit: Visit) -> Iterator[None]:
+def watching(tower: nn.Module, sites: Sequence[str], visit: Visit) -> AbstractContextManager[None]:
     """Call `visit(name, input)` before each named module of `tower` runs."""
-    handles = [
+    return _until_left(
         tower.get_submodule(site).register_forward_pre_hook(lambda _, args, site=site: visit(site, args[0]))
         for site in sites
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    )
+
+
+def watching_outputs(tower: nn.Module, sites: Sequence[str], visit: VisitOutput) -> AbstractContextManager[None]:
+    """Call `visit(name, inputs, output)` after each named module of `tower` has run."""
+    return _until_left(
+        tower.get_submodule(site).register_forward_hook(lambda _, args, output, site=site: visit(site, args, output))
+        for site in sites
+    )
 
 
 @contextmanager
-def watching_outputs(tower: nn.Module, sites: Sequence[str], visit: VisitOutput) -> Iterator[None]:
-    """Call `visit(name, inputs, output)` after each named module of `tower` has run."""
-    handles = [
-        tower.get_submodule(site).register_forward_hook(lambda _, args, output, site=site: visit(site, args, output))
-        for site in sites
-    ]
+def _until_left(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Register `hooks`, and remove them at the end of the `with`."""
+    registered: list[RemovableHandle] = []
     try:
+        registered.extend(hooks)
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for hook in registered:
+            hook.remove()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from vlmquant.checkpoints.resnet import StoredTensor
+from vlmquant.checkpoints.clip.resnet import StoredTensor
 from vlmquant.quantize.affine import Floats
 from vlmquant.quantize.attention import PRODUCTS, is_attention, is_fused_attention
 from vlmquant.quantize.modules import MatMul, reads_patches

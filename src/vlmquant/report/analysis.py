@@ -69,7 +69,7 @@ def analysis_page(found: Analysis, charts: Charts) -> Page:
     blocks += [Heading("Similarities"), *_similarity_blocks(found, charts)]
     for component, tower in found.towers.items():
         if tower.sites:
-            blocks += [Heading(f"The {component} tower"), *_tower_blocks(found, component, tower, charts)]
+            blocks += [Heading(f"The {component} tower"), *_tower_blocks(component, tower, charts)]
     calibration = found.calibration
     blocks += [
         Heading("How this was measured"),
@@ -168,7 +168,7 @@ def _similarity_figures(found: Analysis, reference: Similarities, quantized: Sim
     )
 
 
-def _tower_blocks(found: Analysis, component: str, tower: TowerAnalysis, charts: Charts) -> list[Block]:
+def _tower_blocks(component: str, tower: TowerAnalysis, charts: Charts) -> list[Block]:
     blocks: list[Block] = []
     sensitivity = sensitivity_matrix("log10 of 1 - cosine", tower.sensitivity, tower.sites)
     if sensitivity is not None:

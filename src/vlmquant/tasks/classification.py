@@ -93,9 +93,6 @@ def score_zero_shot(
     ranks = rank_classes(cosines, labels)
     probabilities = softmax(encoder.logit_scale * cosines)
     confidences = np.take_along_axis(probabilities, ranks.best[:, None], axis=1)[:, 0]
-    answers = tuple(class_names[i] for i in ranks.best)
-    ids = tuple(ids)
-    tops = {"top1": 1, "top5": 5} if len(class_names) > 5 else {"top1": 1}
     calibration = expected_calibration_error(confidences, ranks.hits(1))
     return ZeroShotResult(
         model=encoder.name,
@@ -110,9 +107,7 @@ def score_zero_shot(
                 ("tie", "expectation"),
             ),
         ),
-        outcomes={
-            name: Outcomes(ids=ids, clusters=ids, values=ranks.hits(k), answers=answers) for name, k in tops.items()
-        },
+        outcomes=top_outcomes(ranks, class_names, ids),
         details={
             "classes": list(class_names),
             "per_class_recall": per_class_recall(ranks.hits(1), labels, len(class_names)),
@@ -129,6 +124,13 @@ def score_zero_shot(
         confidences=confidences,
         ranks=ranks,
     )
+
+
+def top_outcomes(ranks: RankCounts, class_names: Sequence[str], ids: Sequence[str]) -> dict[str, Outcomes]:
+    """Return top1, and top5 where there are more than five classes, of n pictures; the answer is the first class."""
+    tops = {"top1": 1, "top5": 5} if len(class_names) > 5 else {"top1": 1}
+    ids, answers = tuple(ids), tuple(class_names[i] for i in ranks.best)
+    return {name: Outcomes(ids=ids, clusters=ids, values=ranks.hits(k), answers=answers) for name, k in tops.items()}
 
 
 def classify_pictures(work: Work) -> ZeroShotResult:

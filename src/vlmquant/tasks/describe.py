@@ -9,9 +9,9 @@ from vlmquant.data.folders import image_files
 from vlmquant.data.images import FileImage, LazyImages, inspect
 from vlmquant.errors import DataError
 from vlmquant.files import check_writable, digest, write_whole
-from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.spec import Image
+from vlmquant.models.writer import Writer
 from vlmquant.opening import Opened, RunsOn, open_named
 from vlmquant.progress import Track, silent
 from vlmquant.tasks.captioning import write_captions
@@ -119,7 +119,7 @@ def usable_pictures(paths: Sequence[Path]) -> Pictures:
 class _Prompted:
     """A captioner whose captions all begin alike."""
 
-    runner: BlipRunner
+    runner: Writer
     prompt: str
 
     @property

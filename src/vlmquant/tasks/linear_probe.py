@@ -16,8 +16,9 @@ from vlmquant.metrics.classification import confusion_matrix, per_class_recall
 from vlmquant.metrics.ranking import rank_classes
 from vlmquant.models.spec import FloatArray, IdArray
 from vlmquant.progress import Track, silent
+from vlmquant.tasks.classification import top_outcomes
 from vlmquant.tasks.protocol import Protocol, list_digest
-from vlmquant.tasks.result import Outcomes, TaskResult
+from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.task import Work
 
 COARSE_EXPONENTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -82,8 +83,6 @@ def linear_probe(
     scores = _class_scores(regression, features[split.test], len(class_names))
     ranks = rank_classes(scores, labels[split.test])
     kept = tuple(ids[i] for i in split.test)
-    answers = tuple(class_names[i] for i in ranks.best)
-    tops = {"top1": 1, "top5": 5} if len(class_names) > 5 else {"top1": 1}
     return TaskResult(
         model=model,
         protocol=Protocol(
@@ -97,9 +96,7 @@ def linear_probe(
                 ("classifier", "logistic-lbfgs-1000"),
             ),
         ),
-        outcomes={
-            name: Outcomes(ids=kept, clusters=kept, values=ranks.hits(k), answers=answers) for name, k in tops.items()
-        },
+        outcomes=top_outcomes(ranks, class_names, kept),
         details={
             "C": 10.0**best,
             "validation_accuracy": {f"{10.0**exponent:.6g}": value for exponent, value in sorted(accuracies.items())},

@@ -9,7 +9,6 @@ dropped. A frame at time t stands for the interval from t to the next frame's ti
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _ROUNDING_SECONDS = 1e-6
@@ -245,16 +244,3 @@ class _MovingAverage:
             ready.append((center, math.fsum(near) / len(near)))
             self._done += 1
         return ready
-
-
-def find_events(
-    name: str, rule: EventRule, pts_seconds: Sequence[float], scores: Sequence[float], end_seconds: float
-) -> list[Event]:
-    """Push every frame of a recording through an `EventDetector` and finish it: (n,) times and (n,) probabilities."""
-    detector = EventDetector(name, rule)
-    events = [
-        event
-        for pts, score in zip(pts_seconds, scores, strict=True)
-        for event in detector.push(float(pts), float(score))
-    ]
-    return events + detector.finish(end_seconds)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vlmquant.checkpoints import load_model
-from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.lab.analysis.sites import BINS, place_of, site_facts
 from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.recipes.presets import get_recipe

@@ -54,7 +54,7 @@ def test_every_pair_is_scored_and_kept(finished) -> None:
 def test_a_pair_is_the_product_of_its_towers(finished, model, labelled, calibration) -> None:
     from dataclasses import replace
 
-    from vlmquant.checkpoints.clip_inputs import calibration_inputs
+    from vlmquant.checkpoints.clip.inputs import calibration_inputs
     from vlmquant.quantize.apply import quantize_tower
     from vlmquant.quantize.recipes.presets import get_recipe
     from vlmquant.tasks.classification import zero_shot

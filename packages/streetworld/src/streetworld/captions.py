@@ -119,7 +119,7 @@ _ACTOR_PARTS = (("direction",), ("place", "near"), ("place",), ("near", "directi
 
 
 def vary_caption(scene: Scene, style: int, rng: np.random.Generator) -> Statement:
-    """Word a caption of one of the five styles (0 to 4) anew."""
+    """Word a caption of one of the five styles (0 to 4) again."""
     limit = 3 if style in (0, 2) else 2
     actors = scene.actors[:limit]
     told: dict[str, object] = {}

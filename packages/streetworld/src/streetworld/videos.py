@@ -44,7 +44,7 @@ STATE_EVENTS = (
 EVENT_NAMES = (*STATE_EVENTS, "a vehicle stopping", "a bus arriving")
 STATEMENTS: dict[str, Statement] = {s.text: s for s in FIXED if s.text in EVENT_NAMES}
 SHORTEST_EVENT_SECONDS = 0.6
-"""What lasts less is no event, and an interruption that lasts less does not end one."""
+"""What lasts less is not an event, and an interruption that lasts less does not end one."""
 
 
 class TimedEvent(NamedTuple):

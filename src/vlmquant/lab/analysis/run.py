@@ -9,7 +9,7 @@ from torch import nn
 
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.lab.analysis.sites import SiteFacts, site_facts
 from vlmquant.metrics.distances import kolmogorov_smirnov, wasserstein_1

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vlmquant.checkpoints.clip import ClipModel, ImageTower, TextTower
+from vlmquant.checkpoints.clip.model import ClipModel, ImageTower, TextTower
 from vlmquant.errors import ModelError
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray, Image

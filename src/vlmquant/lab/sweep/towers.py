@@ -20,7 +20,7 @@ from vlmquant.bundle.manifest import MANIFEST, Manifest
 from vlmquant.bundle.placement import place
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.checkpoints.clip_inputs import calibration_inputs
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.data.sets import ImageSet
 from vlmquant.engines import choose, load
 from vlmquant.files import digest

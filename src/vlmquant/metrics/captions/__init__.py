@@ -19,13 +19,8 @@ FloatArray = NDArray[np.float64]
 Id = TypeVar("Id", int, str)
 
 METRICS = (*(f"BLEU-{n}" for n in range(1, MAX_N + 1)), "ROUGE-L", "CIDEr")
-
-NOT_COMPUTED = {
-    "METEOR": "not computed: needs the Java program METEOR 1.5 and its paraphrase table; look-alikes score differently",
-    "SPICE": "not computed: needs the Java program SPICE and its scene-graph parser; there is no other implementation",
-}
-"""What a reader of caption scores may look for, and why it is not there."""
-
+"""METEOR and SPICE are not here: they need Java programs (a paraphrase table, a scene-graph parser), and look-alikes
+score differently."""
 NAMED_IDS = 5
 
 

@@ -23,12 +23,11 @@ class Handled:
     """A plan without the damage of outliers, what of its recipe was carried out, and the damage that is left.
 
     `recipe` no longer has outlier handling: smoothing is on or off, and every layer that stays float is named.
-    `damage_before` and `damage` are 1 - mean cosine of the final embedding over some calibration inputs.
+    `damage` is 1 - mean cosine of the final embedding over some calibration inputs.
     """
 
     plan: TowerPlan
     recipe: Recipe
-    damage_before: float
     damage: float
 
 
@@ -46,7 +45,7 @@ def handle_outliers(
     chosen = replace(recipe, outliers=None)
     plan = make_plan(chosen)
     judge = Judge(plan.tower, inputs)
-    before = damage = judge.damage(plan.modules)
+    damage = judge.damage(plan.modules)
     if damage > handling.tolerated_damage and not chosen.smoothing:
         smoothing = replace(chosen, smoothing=True)
         smoothed = make_plan(smoothing)
@@ -68,4 +67,4 @@ def handle_outliers(
                 break
         plan = plan.without(kept)
         chosen = replace(chosen, keep_float=(*chosen.keep_float, *kept))
-    return Handled(plan=plan, recipe=chosen, damage_before=before, damage=damage)
+    return Handled(plan=plan, recipe=chosen, damage=damage)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vlmquant.checkpoints.clip import ImageTower
+from vlmquant.checkpoints.clip.model import ImageTower
 from vlmquant.quantize.affine import Grid
 from vlmquant.quantize.methods.step import Calibration, Draft, Step
 from vlmquant.quantize.recipes.recipe import Recipe

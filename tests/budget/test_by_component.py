@@ -10,8 +10,8 @@ from PIL import Image
 
 from fakes import tiny_blip_folder
 from streetworld.questions import write_questions
-from vlmquant.budget.blip_candidates import BlipCandidates
 from vlmquant.budget.budget import Budget
+from vlmquant.budget.by_component import ComponentCandidates
 from vlmquant.budget.log import NothingInsideError, SearchLog
 from vlmquant.budget.search import quantize_within_budget, search
 from vlmquant.budget.yardstick import halves, subset
@@ -78,7 +78,7 @@ def test_an_impossible_budget_names_the_nearest_and_writes_nothing(
 ) -> None:
     with pytest.raises(BudgetError, match="none of 2 candidates is inside 0 points of cider") as caught:
         search(
-            BlipCandidates(model=captioner, calibration=few, mixes=COARSE, options=OPTIONS),
+            ComponentCandidates(model=captioner, calibration=few, mixes=COARSE, options=OPTIONS),
             captioned,
             Budget(0),
             tmp_path / "b",
@@ -98,7 +98,7 @@ def test_answers_are_searched_over_too(few: CalibrationSet, tmp_path: Path) -> N
     write_questions(tmp_path / "asked", count=20)
     data = read(tmp_path / "asked")
     safe = {"8-bit weights": ("int8-weights", "int8-weights")}
-    family = BlipCandidates(model=model, calibration=None, mixes=safe, options=GenerationOptions(max_new_tokens=2))
+    family = ComponentCandidates(model=model, calibration=None, mixes=safe, options=GenerationOptions(max_new_tokens=2))
     log = search(family, data, Budget(1), tmp_path / "b")
     assert (log.metric, log.chosen) == ("vqa_accuracy", "8-bit weights")
     assert log.tried[0].drop.samples == 40, "four questions about each of ten pictures"

@@ -13,7 +13,7 @@ from vlmquant.models.preprocess import preprocess
 from vlmquant.models.prompts import BUILTIN_PROMPTS
 
 if TYPE_CHECKING:
-    from vlmquant.checkpoints.clip import ClipModel
+    from vlmquant.checkpoints.clip.model import ClipModel
 
 VARYING = {"image": (0,), "text": (0, 1)}
 """The axes of a tower's input that may vary."""

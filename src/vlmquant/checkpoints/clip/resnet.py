@@ -24,8 +24,8 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from vlmquant.checkpoints.checkpoint import Checkpoint, fill
-from vlmquant.checkpoints.clip import ClipModel, TextTower, check_end_token
-from vlmquant.checkpoints.openai_names import fold_batch_norms, text_config, text_to_hugging_face
+from vlmquant.checkpoints.clip.model import ClipModel, TextTower, check_end_token
+from vlmquant.checkpoints.clip.openai_names import fold_batch_norms, text_config, text_to_hugging_face
 from vlmquant.checkpoints.processors import clip_images, clip_tokenizer
 from vlmquant.errors import ModelError
 

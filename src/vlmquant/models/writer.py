@@ -1,43 +1,39 @@
-"""BLIP as a captioner, answerer or matcher over functions from arrays to arrays; no torch here.
+"""The one writer: a captioner, answerer or matcher over graphs (functions from arrays to arrays); no torch here.
 
 The float model, the simulation and every engine session differ only in the functions they put in.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from vlmquant.errors import DataError, ModelError
-from vlmquant.models.generate import DecoderStep, GenerationOptions, Memory, generate
+from vlmquant.models.generate import GenerationOptions, generate
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray, IdArray, Image, ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
 
-BlipKind: TypeAlias = Literal["captioning", "vqa", "matching"]
+WriterKind: TypeAlias = Literal["captioning", "vqa", "matching"]
 States: TypeAlias = Any
 """(n, p, width) float32: an array, or whatever the runner's own functions hand to each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlipRunner:
+class Writer:
     """Implements `Captioner`, `Answerer` or `Matcher`, as `kind` says.
 
-    `vision` maps pixels (n, 3, height, width) float32 to states (n, p, width), `cross` maps states to the decoder's
-    memory, `question_encoder` maps ids (n, t) int64 and states to question states (n, t, width), and `matcher` maps
-    ids and states to logits (n, 2) float32; a function that the kind does not use is None. Texts are batched only
-    with texts of their own length, so that no padding leaks into an answer. `notes` are what a user must know about
-    how the functions run.
+    `graphs` are functions by name, those that the kind uses: "vision" maps pixels (n, 3, height, width) float32 to
+    states (n, p, width), "cross" maps states to the decoder's memory, "decoder" is a `DecoderStep`, "question_encoder"
+    maps ids (n, t) int64 and states to question states (n, t, width), and "matcher" maps ids and states to logits
+    (n, 2) float32. Texts are batched only with texts of their own length, so that no padding leaks into an answer.
+    `notes` are what a user must know about how the functions run.
     """
 
     name: str
-    kind: BlipKind
-    vision: Callable[[FloatArray], States]
-    cross: Callable[[States], Memory] | None
-    decoder: DecoderStep | None
-    question_encoder: Callable[[IdArray, States], States] | None
-    matcher: Callable[[IdArray, States], FloatArray] | None
+    kind: WriterKind
+    graphs: Mapping[str, Callable[..., Any]]
     image_spec: ImageSpec
     tokenizer: WordPieceTokenizer
     start_id: int
@@ -70,11 +66,10 @@ class BlipRunner:
     def answer_ids(self, images: Sequence[Image], questions: Sequence[str]) -> list[list[int]]:
         """Return the new tokens of each answer, up to and with the end token where it was reached."""
         self._check_kind("vqa", "answer questions")
-        assert self.question_encoder is not None
         self._check_length(1)
         answers: dict[int, list[int]] = {}
         for rows, ids in self._equally_long(images, questions):
-            states = self.question_encoder(ids, self.states([images[row] for row in rows]))
+            states = self.graphs["question_encoder"](ids, self.states([images[row] for row in rows]))
             answers.update(zip(rows, self._decode(states, [self.start_id], len(rows)), strict=True))
             self.after_batch()
         return [answers[row] for row in range(len(questions))]
@@ -85,17 +80,16 @@ class BlipRunner:
         Raises ModelError for a model of another kind, DataError for an image or a text that cannot be used.
         """
         self._check_kind("matching", "match texts with images")
-        assert self.matcher is not None
         probabilities = np.zeros(len(texts), dtype=np.float32)
         for rows, ids in self._equally_long(images, texts):
-            logits = self.matcher(ids, self.states([images[row] for row in rows]))
+            logits = self.graphs["matcher"](ids, self.states([images[row] for row in rows]))
             probabilities[rows] = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
             self.after_batch()
         return probabilities
 
     def states(self, images: Sequence[Image]) -> States:
         """Return the states of `images` as one batch."""
-        return self.vision(np.stack([preprocess(image, self.image_spec) for image in images]))
+        return self.graphs["vision"](np.stack([preprocess(image, self.image_spec) for image in images]))
 
     def _caption_ids(self, images: Sequence[Image], start: list[int]) -> list[list[int]]:
         self._check_kind("captioning", "write captions")
@@ -112,10 +106,9 @@ class BlipRunner:
         return [self.start_id, *(self.tokenizer.encode(prompt)[1:-1] if prompt else [])]
 
     def _decode(self, states: States, start: list[int], rows: int) -> list[list[int]]:
-        assert self.cross is not None
-        assert self.decoder is not None
         ids = np.tile(np.array(start, dtype=np.int64), (rows, 1))
-        return generate(self.decoder, self.cross(states), ids, self.end_id, self.pad_id, self.options)
+        memory = self.graphs["cross"](states)
+        return generate(self.graphs["decoder"], memory, ids, self.end_id, self.pad_id, self.options)
 
     def _equally_long(self, images: Sequence[Image], texts: Sequence[str]) -> Iterator[tuple[list[int], IdArray]]:
         """Yield the rows of a batch and their ids (n, t), until every text has been in one."""
@@ -131,7 +124,7 @@ class BlipRunner:
                 batch = rows[first : first + self.batch_size]
                 yield batch, np.array([group[row] for row in batch], dtype=np.int64)
 
-    def _check_kind(self, kind: BlipKind, deed: str) -> None:
+    def _check_kind(self, kind: WriterKind, deed: str) -> None:
         if self.kind != kind:
             raise ModelError(f"{self.name!r} is a BLIP for {self.kind} and cannot {deed}; that takes one for {kind}")
 

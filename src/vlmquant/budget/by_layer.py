@@ -4,9 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from vlmquant.budget.budget import Budget
 from vlmquant.budget.ladder import Ladder, Rung
+from vlmquant.budget.trial import medians_in_turns
 from vlmquant.budget.yardstick import Metric, Texts, encoder_metrics
 from vlmquant.build.build import check_exportable, recipes_of, write_bundle
 from vlmquant.bundle.open import open_bundle
@@ -38,7 +38,7 @@ WARM_UP_RUNS, TIMED_RUNS = 3, 15
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ClipCandidates:
+class LayerCandidates:
     """See `trial.Candidates`. Calibration and smoothing are done once and shared by all candidates that need them."""
 
     model: ClipModel
@@ -93,16 +93,9 @@ class ClipCandidates:
         return as_encoder(open_bundle(folder, engine=self.engine, threads=self.threads))
 
     def latencies_ms(self, runners: Sequence[DualEncoder], data: ImageSet) -> list[float]:
-        """Return for each encoder the median milliseconds for one image and one text, through the towers alone.
-
-        They take turns, so that a slow spell of the machine hits all of them.
-        """
+        """Return for each encoder the median milliseconds for one image and one text, through the towers alone."""
         del data
-        taken: list[list[float]] = [[] for _ in runners]
-        for _ in range(WARM_UP_RUNS + TIMED_RUNS):
-            for encoder, own in zip(runners, taken, strict=True):
-                own.append(_pair_ms(encoder))
-        return [median(own[WARM_UP_RUNS:]) for own in taken]
+        return medians_in_turns([partial(_pair_ms, encoder) for encoder in runners], WARM_UP_RUNS, TIMED_RUNS)
 
     def rank(self, smoothing: bool) -> tuple[str, ...]:
         """Return all layers of all components, the one first whose quantization alone does most damage."""
@@ -136,7 +129,8 @@ class ClipCandidates:
         return self.model.prepare(self.calibration, self.track)
 
 
-def _pair_ms(encoder: DualEncoder) -> float:
+def _pair_ms(encoder: DualEncoder, turn: int) -> float:
+    del turn  # a tower takes as long for one picture as for another
     spec = encoder.image_spec
     pixels = np.zeros((1, 3, spec.crop_height, spec.crop_width), dtype=np.float32)
     ids = encoder.tokenizer.encode_batch(["a photo of a street"])

@@ -1,18 +1,17 @@
-"""What the graphs of a BLIP are calibrated on: images, and texts that the float model itself writes about them."""
+"""What the graphs of a BLIP are calibrated, exported and proved on: images, and texts written by the float model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlmquant.checkpoints.blip_examples import graph_examples
-from vlmquant.checkpoints.blip_graphs import COMPONENTS
+from vlmquant.checkpoints.blip.graphs import COMPONENTS
+from vlmquant.checkpoints.blip.towers import Batch, DecodingTower, GraphTower
 from vlmquant.checkpoints.calibration_set import CalibrationSet
-from vlmquant.checkpoints.graph_tower import Batch, DecodingTower, GraphTower
-from vlmquant.checkpoints.part import BATCH, Part, Preparation, probe_images
+from vlmquant.checkpoints.part import BATCH, GraphExample, Part, Preparation, probe_images
 from vlmquant.errors import DataError
 from vlmquant.models.generate import GenerationOptions, generate
 from vlmquant.models.preprocess import preprocess
@@ -25,14 +24,14 @@ from vlmquant.models.prompts import (
 from vlmquant.progress import Track, silent
 
 if TYPE_CHECKING:
-    from vlmquant.checkpoints.blip import BlipModel
+    from vlmquant.checkpoints.blip.model import BlipModel
 
 WRITTEN = 20
 """The most tokens that the float model writes about an image, to be read by its decoder."""
-
-
 JUDGED = 8
 """So many inputs of a component tell how near the simulation comes to the float model."""
+ROWS, LENGTH, PAST = 2, 3, 5
+"""Sizes of the axes that may vary in an example: torch.export takes each for fixed where it is 1."""
 
 
 def prepared_blip(model: "BlipModel", calibration: CalibrationSet | None, track: Track = silent) -> Preparation:
@@ -126,13 +125,38 @@ def _part(model: "BlipModel", component: str, inputs: Sequence[Batch]) -> Part:
 def _own_texts(model: "BlipModel", states: Sequence[Tensor], track: Track) -> list[Batch]:
     """Return for each of `states` (1, p, width) what the decoder reads while the float model writes about it."""
     runner = model.runner(GenerationOptions(max_new_tokens=WRITTEN))
-    assert runner.cross is not None
-    decoder: Any = runner.decoder
     start = np.array([[model.start_id]], dtype=np.int64)
     found: list[Batch] = []
     for one in track(list(states), "Writing calibration texts", len(states)):
-        memory = runner.cross(one.numpy())
-        (written,) = generate(decoder, memory, start, model.end_id, model.pad_id, runner.options)
+        memory = runner.graphs["cross"](one.numpy())
+        (written,) = generate(runner.graphs["decoder"], memory, start, model.end_id, model.pad_id, runner.options)
         # The last token is written and never read.
         found.append(Batch((torch.tensor([[model.start_id, *written[:-1]]]), one)))
     return found
+
+
+def graph_examples(model: "BlipModel") -> dict[str, GraphExample]:
+    """Return for each graph of `model` an example of its inputs, drawn from a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(ROWS, 3, model.image_spec.crop_height, model.image_spec.crop_width, generator=generator)
+    with torch.inference_mode():
+        states = model.graphs["vision"](pixels)
+    examples = {"vision": GraphExample({"pixels": pixels}, {"pixels": (0,)}, ("states",))}
+    ids = torch.zeros(ROWS, LENGTH, dtype=torch.int64)
+    reading = {"ids": ids, "states": states}
+    # The patches of an image are always as many; questions differ in length, and the decoder of a vqa model reads them.
+    fixed = {"ids": (0, 1), "states": (0,)}
+    if model.kind == "matching":
+        return examples | {"matcher": GraphExample(reading, fixed, ("logits",))}
+    if model.kind == "vqa":
+        examples["question_encoder"] = GraphExample(reading, fixed, ("question_states",))
+        states = states[:, :LENGTH].contiguous()
+    positions = (1,) if model.kind == "vqa" else ()
+    names = tuple(f"{part}_{layer}" for layer in range(model.layers) for part in ("key", "value"))
+    examples["cross"] = GraphExample({"states": states}, {"states": (0, *positions)}, names)
+    with torch.inference_mode():
+        memory = dict(zip(names, model.graphs["cross"](states), strict=True))
+    past = torch.randn(model.layers, 2, ROWS, model.heads, PAST, model.head_dim, generator=generator)
+    varying = {"ids": (0, 1), "past": (2, 4), **dict.fromkeys(names, (0, *(axis + 1 for axis in positions)))}
+    examples["decoder"] = GraphExample({"ids": ids, "past": past, **memory}, varying, ("logits", "present"))
+    return examples

@@ -16,7 +16,7 @@ from transformers import (
     BlipForQuestionAnswering,
 )
 
-from vlmquant.checkpoints.blip_graphs import (
+from vlmquant.checkpoints.blip.graphs import (
     COMPONENTS,
     CrossGraph,
     DecoderGraph,
@@ -24,26 +24,28 @@ from vlmquant.checkpoints.blip_graphs import (
     QuestionGraph,
     VisionGraph,
 )
-from vlmquant.checkpoints.blip_inputs import component_tower, prepared_blip
+from vlmquant.checkpoints.blip.inputs import component_tower, prepared_blip
 from vlmquant.checkpoints.calibration_set import CalibrationSet
-from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, usable_device
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, parse_config, usable_device
 from vlmquant.checkpoints.part import Preparation
 from vlmquant.checkpoints.processors import blip_images, wordpiece_tokenizer
 from vlmquant.errors import ModelError, unknown
-from vlmquant.models.blip_runner import BlipKind, BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import AnswererHead, CaptionerHead, MatcherHead, WritingHead
 from vlmquant.models.spec import Head, ImageSpec
 from vlmquant.models.wordpiece import WordPieceTokenizer
+from vlmquant.models.writer import Writer, WriterKind
 from vlmquant.progress import Track, silent
 
-KINDS: dict[str, tuple[BlipKind, Any]] = {
+KINDS: dict[str, tuple[WriterKind, Any]] = {
     "BlipForConditionalGeneration": ("captioning", BlipForConditionalGeneration),
     "BlipForQuestionAnswering": ("vqa", BlipForQuestionAnswering),
     "BlipForImageTextRetrieval": ("matching", BlipForImageTextRetrieval),
 }
 """What `architectures` in `config.json` may name, with the kind of model and transformers' class."""
-HEAD_TYPES: dict[BlipKind, type[WritingHead]] = {head.kind: head for head in (CaptionerHead, AnswererHead, MatcherHead)}
+HEAD_TYPES: dict[WriterKind, type[WritingHead]] = {
+    head.kind: head for head in (CaptionerHead, AnswererHead, MatcherHead)
+}
 _STATES = ("vision", "cross", "question_encoder")
 """Graphs whose results only go to other graphs; on CUDA they stay there."""
 
@@ -59,7 +61,7 @@ class BlipModel:
 
     name: str
     folder: Path
-    kind: BlipKind
+    kind: WriterKind
     graphs: Mapping[str, nn.Module]
     image_spec: ImageSpec
     tokenizer: WordPieceTokenizer
@@ -90,7 +92,7 @@ class BlipModel:
 
     def runner(
         self, options: GenerationOptions | None = None, device: str = "cpu", half: bool = False, batch_size: int = 8
-    ) -> BlipRunner:
+    ) -> Writer:
         """Return the captioner, answerer or matcher that runs the graphs in torch; its name says where and how.
 
         `device` "auto" takes CUDA with float16 weights where there is one and the CPU with float32 weights where not.
@@ -102,14 +104,10 @@ class BlipModel:
             raise ModelError(f"half weights run on CUDA only, got device {device!r}; leave half out or use 'cuda'")
         number = torch.float16 if half else torch.float32
         calls = {name: _call(_placed(graph, target, number), name in _STATES) for name, graph in self.graphs.items()}
-        return BlipRunner(
+        return Writer(
             name=f"{self.name} ({'float16' if half else 'float32'}, {target})",
             kind=self.kind,
-            vision=calls["vision"],
-            cross=calls.get("cross"),
-            decoder=calls.get("decoder"),
-            question_encoder=calls.get("question_encoder"),
-            matcher=calls.get("matcher"),
+            graphs=calls,
             image_spec=self.image_spec,
             tokenizer=self.tokenizer,
             start_id=self.start_id,
@@ -144,7 +142,7 @@ def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device
     """Build the graphs of `checkpoint`; see `vlmquant.checkpoints.load_blip`."""
     folder = checkpoint.folder
     kind, architecture = _kind(checkpoint)
-    config = _parse_config(folder, checkpoint.config)
+    config = parse_config(checkpoint, BlipConfig)
     # The meta device skips drawing weights that are replaced at once.
     with torch.device("meta"):
         blip = architecture(config)
@@ -173,7 +171,7 @@ def load_blip_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device
     )
 
 
-def _graphs(kind: BlipKind, blip: Any) -> dict[str, nn.Module]:
+def _graphs(kind: WriterKind, blip: Any) -> dict[str, nn.Module]:
     """Take `blip` apart into the graphs of its kind; it cannot be used afterwards."""
     for part in blip.modules():
         if hasattr(part, "word_embeddings"):
@@ -207,22 +205,11 @@ def _with_tied(blip: nn.Module, state: Mapping[str, Tensor], folder: Path) -> di
     return completed
 
 
-def _kind(checkpoint: Checkpoint) -> tuple[BlipKind, Any]:
+def _kind(checkpoint: Checkpoint) -> tuple[WriterKind, Any]:
     named = checkpoint.config.get("architectures") or ["(none)"]
     if named[0] not in KINDS:
         raise unknown(ModelError, f"architecture of a BLIP in {checkpoint.folder / 'config.json'}", named[0], KINDS)
     return KINDS[named[0]]
-
-
-def _parse_config(folder: Path, content: Mapping[str, Any]) -> BlipConfig:
-    for part in ("text_config", "vision_config"):
-        if not isinstance(content.get(part), dict):
-            raise ModelError(f"{folder / 'config.json'} has no {part}; without it the model's size would be a guess")
-    try:
-        return BlipConfig.from_dict(dict(content))
-    except Exception as error:  # its validators raise types of their own
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{folder / 'config.json'} is not a BLIP configuration: {reason}") from error
 
 
 def _check_end_token(tokenizer: WordPieceTokenizer, text_config: Any) -> None:

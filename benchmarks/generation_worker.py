@@ -17,7 +17,7 @@ from vlmquant.models.heads import as_writer
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import ImageSpec
 
-WORKER = (sys.executable, "-m", "benchmarks.blip_worker")
+WORKER = (sys.executable, "-m", "benchmarks.generation_worker")
 TOKENS = 20
 BASELINE, VISION = "transformers-fp32", "vision"
 PHASES = {"beam-1": 1, "beam-3": 3, VISION: 1}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from vlmquant.checkpoints.calibration_set import CalibrationSet
-from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of
-from vlmquant.checkpoints.clip_inputs import prepared_clip
+from vlmquant.checkpoints.checkpoint import Checkpoint, fill, identity_of, parse_config
+from vlmquant.checkpoints.clip.inputs import prepared_clip
 from vlmquant.checkpoints.part import Preparation
 from vlmquant.checkpoints.processors import clip_images, clip_tokenizer
 from vlmquant.errors import ModelError
@@ -133,7 +133,7 @@ def load_clip(checkpoint: Checkpoint, name: str, device: torch.device) -> ClipMo
     folder = checkpoint.folder
     # The meta device skips drawing weights that are replaced at once.
     with torch.device("meta"):
-        clip = CLIPModel(_parse_config(folder, checkpoint.config))
+        clip = CLIPModel(parse_config(checkpoint, CLIPConfig))
     fill(clip, checkpoint.state, folder)
     clip = clip.eval().requires_grad_(False).to(device)
     text = clip.config.text_config
@@ -159,17 +159,6 @@ def _run(tower: nn.Module, inputs: FloatArray | IdArray) -> FloatArray:
         target = next(tower.parameters()).device
         features = tower(torch.from_numpy(inputs).to(target))
     return np.asarray(features.cpu().numpy(), dtype=np.float32)
-
-
-def _parse_config(folder: Path, content: Mapping[str, Any]) -> CLIPConfig:
-    for part in ("text_config", "vision_config"):
-        if not isinstance(content.get(part), dict):
-            raise ModelError(f"{folder / 'config.json'} has no {part}; without it the model's size would be a guess")
-    try:
-        return CLIPConfig.from_dict(dict(content))
-    except Exception as error:  # its validators raise types of their own
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{folder / 'config.json'} is not a CLIP configuration: {reason}") from error
 
 
 def check_end_token(tokenizer: Tokenizer, text_config: Any) -> None:

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 from vlmquant.budget.budget import Budget
 from vlmquant.budget.ladder import Ladder, Rung
+from vlmquant.budget.trial import medians_in_turns
 from vlmquant.budget.yardstick import TEXT_METRICS, Metric
 from vlmquant.build.build import check_exportable, quantize_model
 from vlmquant.bundle.open import open_bundle
@@ -15,9 +16,9 @@ from vlmquant.checkpoints.blip import BlipModel
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.data.sets import ImageSet, QuestionedImages
 from vlmquant.errors import DataError
-from vlmquant.models.blip_runner import BlipRunner
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.heads import as_writer
+from vlmquant.models.writer import Writer
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.recipes.recipe import Recipe
@@ -35,7 +36,7 @@ WARM_UP_RUNS, TIMED_RUNS = 1, 5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class BlipCandidates:
+class ComponentCandidates:
     """See `trial.Candidates`. `options` are those of decoding, the same for the float model."""
 
     model: BlipModel
@@ -71,7 +72,7 @@ class BlipCandidates:
             )
         return TEXT_METRICS[self.model.kind]
 
-    def reference(self) -> BlipRunner:
+    def reference(self) -> Writer:
         """Return the float model."""
         return self.model.runner(self.options)
 
@@ -79,17 +80,13 @@ class BlipCandidates:
         """Write the bundle of a mix."""
         quantize_model(self.model, self._recipes(step.name), self.calibration, folder, track=self.track)
 
-    def open(self, folder: Path) -> BlipRunner:
+    def open(self, folder: Path) -> Writer:
         """Return what runs a candidate's bundle."""
         return as_writer(open_bundle(folder, engine=self.engine, threads=self.threads, options=self.options))
 
-    def latencies_ms(self, runners: Sequence[BlipRunner], data: ImageSet) -> list[float]:
+    def latencies_ms(self, runners: Sequence[Writer], data: ImageSet) -> list[float]:
         """Return the median milliseconds from one decoded picture (and question) to its text, one at a time."""
-        taken: list[list[float]] = [[] for _ in runners]
-        for turn in range(WARM_UP_RUNS + TIMED_RUNS):
-            for runner, own in zip(runners, taken, strict=True):
-                own.append(_text_ms(runner, data, turn))
-        return [median(own[WARM_UP_RUNS:]) for own in taken]
+        return medians_in_turns([partial(_text_ms, runner, data) for runner in runners], WARM_UP_RUNS, TIMED_RUNS)
 
     def rank(self, smoothing: bool) -> Sequence[str]:
         """Return nothing: the candidates differ by whole components."""
@@ -101,7 +98,7 @@ class BlipCandidates:
         return {part: get_recipe(vision if part == "vision" else text) for part in self.model.components}
 
 
-def _text_ms(runner: BlipRunner, data: ImageSet, turn: int) -> float:
+def _text_ms(runner: Writer, data: ImageSet, turn: int) -> float:
     if isinstance(data, QuestionedImages):
         question = data.questions[turn % len(data.questions)]
         image = data.images[question.image_index]
