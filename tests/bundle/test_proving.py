@@ -328,7 +328,7 @@ def test_what_only_looks_like_a_package_is_not_installed(tmp_path: Path, monkeyp
     (tmp_path / "left_over" / "libs").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert not dataclasses.replace(ENGINES["openvino"], package="left_over").installed
-    assert not dataclasses.replace(ENGINES["openvino"], name="no_such_package").installed
+    assert not dataclasses.replace(ENGINES["openvino"], package="no_such_package").installed
 
     class Blocked:
         def find_spec(self, *_: object) -> None:

@@ -154,7 +154,7 @@ def test_another_head_is_refused_in_a_sentence_that_says_what_it_is_for(
 def test_what_cannot_run_there_is_refused(
     tiny_bundle: Path, tiny_checkpoint: Path, calibration: CalibrationSet
 ) -> None:
-    with pytest.raises(EngineError, match=r"quantized bundle; torch .* takes the checkpoint"):
+    with pytest.raises(EngineError, match=r"quantized bundle; to run in torch .*, name the checkpoint"):
         open_named(tiny_bundle, runs_on=RunsOn(engine="torch"))
     with pytest.raises(EngineError, match="--device cuda needs a checkpoint"):
         open_named(tiny_bundle, runs_on=RunsOn(device="cuda"))
