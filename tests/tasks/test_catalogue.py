@@ -10,7 +10,7 @@ from fakes import tiny_blip_folder
 from vlmquant.checkpoints.architectures import clip_config
 from vlmquant.checkpoints.random_weights import write_random_checkpoint
 from vlmquant.data.images import EncodedImage, LazyImages
-from vlmquant.data.sets import CaptionedImages, ImageSet
+from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
 from vlmquant.errors import DataError, ExitCode, ModelError, NotComparableError
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.report.evaluation import evaluation_page
@@ -119,6 +119,13 @@ def test_what_cannot_run_is_said() -> None:
     chosen, skipped = choose_tasks("dual-encoder", captions, None, has_reference=False)
     assert chosen == ("retrieval",)
     assert skipped == {"zero-shot": "it has no labels", "linear-probe": "it has no labels"}
+    labelled = LabelledImages(
+        name="classes", images=images, digest="d", problems=(), labels=np.array([0, 1]), class_names=("cat", "dog")
+    )
+    chosen, skipped = choose_tasks("dual-encoder", labelled, None, has_reference=False)
+    assert chosen == ("zero-shot",), "a linear probe takes long and decides little on a few pictures"
+    assert skipped["retrieval"] == "it has no captions"
+    assert "linear-probe" in skipped
     assert choose_tasks("dual-encoder", captions, ["retrieval"], has_reference=True)[0] == ("retrieval", "fidelity")
     assert choose_tasks("dual-encoder", captions, [], has_reference=True)[0] == ("fidelity",)
     assert choose_tasks("matcher", captions, None, has_reference=True) == (("matching",), {})

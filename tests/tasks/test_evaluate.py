@@ -54,6 +54,7 @@ def test_a_model_against_itself_on_all_tasks(tiny_checkpoint: Path, labelled: Pa
         reference=tiny_checkpoint,
         cache=tmp_path / "cache",
         output=tmp_path / "out",
+        tasks=["zero-shot", "linear-probe"],
         max_drop_points=5,
     )
     assert set(found.results) == {"zero-shot", "linear-probe"}

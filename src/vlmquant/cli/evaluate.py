@@ -45,7 +45,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--task",
-            help=f"{tasks_in_words()}. May be repeated; all that the model and the data allow otherwise.",
+            help=f"{tasks_in_words()}. May be repeated; otherwise all that the model and the data allow, "
+            "but for the linear probe.",
         ),
     ] = None,
     max_drop: Annotated[

@@ -28,6 +28,7 @@ TASKS: dict[str, Task] = {
         data=LabelledImages,
         needs="labels",
         obstacle=why_no_probe,
+        when_asked=True,
     ),
     "retrieval": Task(
         head="dual-encoder", run=retrieve_both_ways, compare=compare_results, data=CaptionedImages, needs="captions"
@@ -78,8 +79,8 @@ def choose_tasks(
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the tasks to run with a model of `head` on `data`, and why others of the head are not possible.
 
-    `wanted` None takes all that are possible. Raises DataError for an unknown task, for a wanted one that is of another
-    head or not possible, and when there is nothing to do.
+    `wanted` None takes all that are possible but those that wait to be asked for. Raises DataError for an unknown task,
+    for a wanted one that is of another head or not possible, and when there is nothing to do.
     """
     own = {name: TASKS[name] for name in tasks_of(head)}
     obstacles = {name: why for name, task in own.items() if (why := task.why_not(data)) is not None}
@@ -97,12 +98,18 @@ def choose_tasks(
     chosen = tuple(
         name
         for name, task in own.items()
-        if name not in obstacles and (has_reference if task.with_reference else wanted is None or name in wanted)
+        if name not in obstacles and (has_reference if task.with_reference else _is_wanted(name, wanted))
     )
     if not chosen:
         raise DataError(_nothing_to_do(head, data, obstacles))
-    told = {name: why for name, why in obstacles.items() if has_reference or not own[name].with_reference}
+    waiting = {name for name, task in own.items() if task.when_asked and wanted is None} - {*obstacles}
+    told = {name: f"it runs when it is asked for: --task {name}" for name in waiting}
+    told |= {name: why for name, why in obstacles.items() if has_reference or not own[name].with_reference}
     return chosen, told
+
+
+def _is_wanted(name: str, wanted: Sequence[str] | None) -> bool:
+    return not TASKS[name].when_asked if wanted is None else name in wanted
 
 
 def _nothing_to_do(head: Head, data: ImageSet, obstacles: Mapping[str, str]) -> str:

@@ -74,6 +74,7 @@ class Task:
     first, with the largest acceptable drop in hundredths (None asks for no verdict).
 
     `with_reference` tasks have no score of their own: they run whenever there is a reference, beside those asked for.
+    `when_asked` tasks run only when they are named: they take long, or say little of a few pictures.
     `told` names the details that belong into the summary of an evaluation.
     """
 
@@ -84,6 +85,7 @@ class Task:
     needs: str = "pictures"
     obstacle: Callable[[ImageSet], str | None] = no_obstacle
     with_reference: bool = False
+    when_asked: bool = False
     told: tuple[str, ...] = ()
 
     def why_not(self, data: ImageSet) -> str | None:
