@@ -20,6 +20,14 @@ if importlib.util.find_spec("torch"):
     torch.set_num_threads(1)
 
 
+LONGEST = ("test_docs", "test_detect", "test_blip_bundle", "test_proving", "test_placement", "test_by_component")
+"""The files that take minutes: they go first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what tests remember apart from the user's, and choose engines without timing them."""

@@ -12,11 +12,18 @@ import pytest
 from PIL import Image
 
 from fakes import tiny_blip_folder
+from vlmquant.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README, GETTING_STARTED = ROOT / "README.md", ROOT / "docs" / "getting-started.md"
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
-QUICK = {"bench": ["--rounds", "1", "--iterations", "1"], "recover": ["--steps", "2"]}
+ONCE = ["--rounds", "1", "--iterations", "1"]
+QUICK = {
+    "analyze": ["--recipes", "vanilla-w4a4"],
+    "bench": ONCE,
+    "recover": ["--steps", "2"],
+    "sweep": ["--recipes", "static-int8,fp16", "--components", "both", "--bits", "", *ONCE],
+}
 """What is added to an example so that it ends in seconds."""
 PICTURES, CLASSES, OF_A_CLASS = 16, ("bus", "dog"), 10
 
@@ -59,10 +66,16 @@ def run(command: list[str], folder: Path) -> None:
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
 
 
-def run_examples(page: Path, folder: Path) -> None:
+def run_examples(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the commands of a page in this process: what they import is imported once."""
+    monkeypatch.chdir(folder)
     for program, verb, *words in examples(page):
         assert program == "vlmquant"
-        run([sys.executable, "-m", "vlmquant", verb, *words, *QUICK.get(verb, ())], folder)
+        monkeypatch.setattr(sys, "argv", [program, verb, *words, *QUICK.get(verb, ())])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert not ended.value.code, f"{shlex.join(sys.argv)}\n{said.out}\n{said.err}"
 
 
 def test_the_python_example_runs(workplace: Path) -> None:
@@ -73,8 +86,10 @@ def test_the_python_example_runs(workplace: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_the_commands_of_the_readme_run(workplace: Path) -> None:
-    run_examples(README, workplace)
+def test_the_commands_of_the_readme_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_examples(README, workplace, monkeypatch, capsys)
     written = {path.name for path in (workplace / "out").iterdir()}
     expected = "events.jsonl events.csv scores.csv events.vtt timeline.png annotated.mp4 index.html"
     assert written >= set(expected.split())
@@ -82,8 +97,10 @@ def test_the_commands_of_the_readme_run(workplace: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_the_commands_of_getting_started_run(workplace: Path) -> None:
-    run_examples(GETTING_STARTED, workplace)
+def test_the_commands_of_getting_started_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_examples(GETTING_STARTED, workplace, monkeypatch, capsys)
     assert all((workplace / name).is_dir() for name in ("clip-budget", "inside", "sweep", "recovered"))
 
 

@@ -165,7 +165,7 @@ def test_only_a_bundle_with_nothing_else_in_it_is_overwritten(
     model, recipe = load_model(str(tiny_checkpoint)), get_recipe("dynamic-int8")
     with pytest.raises(BundleError, match=r"notes\.txt, which would be lost"):
         quantize_model(model, recipe, None, copy_of_bundle, overwrite=True)
-    with pytest.raises(BundleError, match="no bundle that can be read"):
+    with pytest.raises(BundleError, match="a bundle that cannot be read"):
         quantize_model(model, recipe, None, site, overwrite=True)
     assert (copy_of_bundle / "notes.txt").read_text() == "mine"
     assert [path.name for path in site.iterdir()] == ["manifest.json"]

@@ -95,7 +95,7 @@ def test_questions_are_answered_and_empty_ones_refused(run, answerer, captioner,
         (("answer", pictures / "00.png", "  ", "-m", answerer), "empty question"),
         (("answer", pictures / "00.png", "bus " * 10_000, "-m", answerer), "token"),
         (("answer", pictures / "99.png", "bus?", "-m", answerer), "99.png"),
-        (("answer", pictures / "00.png", "bus?", "-m", captioner), "captioning"),
+        (("answer", pictures / "00.png", "bus?", "-m", captioner), "a captioner, which writes captions"),
         (("caption", pictures, "-m", captioner, "-o", "captions.txt"), "'.txt'"),
         (("caption", pictures, "-m", captioner, "--device", "cuda"), "cuda"),
     ):

@@ -86,7 +86,7 @@ def test_what_a_run_that_was_killed_left_is_known_for_ours(tmp_path: Path) -> No
 def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
     for text in ("not JSON", "[]", '{"made_by": "me", "files": {}}', '{"made_by": "vlmquant", "files": 3}'):
         (tmp_path / RECORD).write_text(text)
-        with pytest.raises(DataError, match="no record of this program"):
+        with pytest.raises(DataError, match="not a record of this program"):
             OutputFolder(tmp_path)
 
 

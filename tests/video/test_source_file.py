@@ -191,7 +191,7 @@ class TestRotation:
         set_display_matrix(path, 2, 1, -1, 2)
         frames, video = read(path)
         np.testing.assert_allclose(frames[0].pixels[4, 4], RED, atol=8)
-        assert "no quarter turn" in video.warnings[0]
+        assert "not a quarter turn" in video.warnings[0]
 
 
 class TestStreams:

@@ -84,7 +84,7 @@ def test_a_race_on_a_busy_machine_is_run_again(tmp_path, tiny_checkpoint, monkey
 
     monkeypatch.setattr(latency, "race", race)
     monkeypatch.setattr(latency, "load_per_core", lambda: next(loads))
-    contenders = {"float": latency.Contender(runner="torch-fp32", path=tiny_checkpoint)}
+    contenders = {"float": latency.TimedTower(runner="torch-fp32", path=tiny_checkpoint)}
     timing = Timing(rounds=1, threads=1)
     found = [latency.latencies(contenders, tiny_checkpoint, "image", timing, tmp_path, silent) for _ in range(3)]
     assert [one["float"].disturbed for one in found] == [True, False, False]
