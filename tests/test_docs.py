@@ -22,7 +22,7 @@ QUICK = {
     "analyze": ["--recipes", "vanilla-w4a4"],
     "bench": ONCE,
     "recover": ["--steps", "2"],
-    "sweep": ["--recipes", "static-int8,fp16", "--components", "both", "--bits", "", *ONCE],
+    "sweep": ["--recipes", "int8-weights", "--components", "image", "--bits", "", *ONCE],
 }
 """What is added to an example so that it ends in seconds."""
 PICTURES, CLASSES, OF_A_CLASS = 16, ("bus", "dog"), 10
