@@ -133,3 +133,7 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
             Recipe(name="x", description="y", weights=half, activations=None, **wanted)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="'octave'"):
         WeightScheme(granularity="octave")  # type: ignore[arg-type]
+
+
+def test_a_preset_is_found_by_its_former_name() -> None:
+    assert get_recipe("static-int8-7bit-weights") is get_recipe("static-int8")

@@ -93,8 +93,13 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+FORMER_NAMES = {"static-int8-7bit-weights": "static-int8"}
+"""Presets that became another one: every preset is safe on CPUs without VNNI now."""
+
+
 def get_recipe(name: str) -> Recipe:
-    """Return the preset of this name. Raises RecipeError listing the presets."""
+    """Return the preset of this name, also of a former one. Raises RecipeError listing the presets."""
+    name = FORMER_NAMES.get(name, name)
     if name not in RECIPES:
         raise unknown(RecipeError, "recipe", name, RECIPES)
     return RECIPES[name]
