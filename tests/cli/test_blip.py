@@ -65,6 +65,16 @@ def test_a_broken_picture_is_named_skipped_and_counted(run, captioner, pictures,
     assert [Path(row["image"]).name for row in rows] == [f"{i:02}.png" for i in range(11) if i != 5]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_where_no_picture_can_be_read_earlier_captions_are_kept(run, captioner, tmp_path, suffix):
+    output = tmp_path / f"captions{suffix}"
+    output.write_text("of an earlier run")
+    code, _, err = run("caption", tmp_path / "missing.jpg", "-m", captioner, "-o", output)
+    assert code == 2
+    assert "missing.jpg cannot be read: the file does not exist" in err
+    assert output.read_text() == "of an earlier run"
+
+
 def test_a_killed_run_goes_on_and_csv_holds_the_same(run, captioner, pictures, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
     assert run("caption", pictures, "-m", captioner, "-o", whole, "--max-tokens", 4)[0] == 0
@@ -95,6 +105,7 @@ def test_questions_are_answered_and_empty_ones_refused(run, answerer, captioner,
         (("answer", pictures / "00.png", "  ", "-m", answerer), "empty question"),
         (("answer", pictures / "00.png", "bus " * 10_000, "-m", answerer), "token"),
         (("answer", pictures / "99.png", "bus?", "-m", answerer), "99.png"),
+        (("answer", pictures, "bus?", "-m", answerer), "is a folder; name one picture"),
         (("answer", pictures / "00.png", "bus?", "-m", captioner), "a captioner, which writes captions"),
         (("caption", pictures, "-m", captioner, "-o", "captions.txt"), "'.txt'"),
         (("caption", pictures, "-m", captioner, "--device", "cuda"), "cuda"),

@@ -193,6 +193,9 @@ def test_wrong_requests_are_named(tiny_checkpoint: Path, labelled: Path, tmp_pat
         run(runs_on=RunsOn(engine="openvino"))
     with pytest.raises(DataError, match="without labels or captions red needs a float reference"):
         evaluate(tiny_checkpoint, labelled / "red", cache=tmp_path / "cache")
+    for bare in ({"data": labelled / "red"}, {"data": labelled, "tasks": ["fidelity"]}):
+        with pytest.raises(DataError, match="closeness alone has no score that could drop by 1 points"):
+            evaluate(tiny_checkpoint, reference=tiny_checkpoint, cache=tmp_path / "cache", max_drop_points=1, **bare)  # type: ignore[arg-type]
 
 
 def test_a_broken_model_is_not_scored(

@@ -145,7 +145,7 @@ def warnings_of(placements: Mapping[str, Placement]) -> tuple[str, ...]:
 
 
 def in_words(placements: Mapping[str, Placement]) -> str:
-    """Return the engines in short: one name where all components share it."""
+    """Return the engines briefly: one name where all components share it."""
     ways = {component: str(placed.way) for component, placed in placements.items()}
     if len(set(ways.values())) == 1:
         return next(iter(ways.values()))

@@ -54,7 +54,7 @@ class Reliability:
 def expected_calibration_error(confidences: FloatArray, hits: NDArray[np.float64], bins: int = 15) -> Reliability:
     """Return the weighted mean gap between confidence and accuracy over `bins` bins ((i/bins, (i+1)/bins]).
 
-    Source: Guo et al., On Reliability of Modern Neural Networks, ICML 2017, equation 3.
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
     values = confidences.astype(np.float64)
     if not len(values) or values.min() < 0 or values.max() > 1 + 1e-6:

@@ -102,7 +102,7 @@ def choose_tasks(
     )
     if not chosen:
         raise DataError(_nothing_to_do(head, data, obstacles))
-    waiting = {name for name, task in own.items() if task.when_asked and wanted is None} - {*obstacles}
+    waiting = [name for name, task in own.items() if task.when_asked and wanted is None and name not in obstacles]
     told = {name: f"it runs when it is asked for: --task {name}" for name in waiting}
     told |= {name: why for name, why in obstacles.items() if has_reference or not own[name].with_reference}
     return chosen, told

@@ -83,10 +83,9 @@ def answer_about(
     for question in questions:
         if not question.strip():
             raise DataError('an empty question has no answer; ask something, such as "what colour is the bus?"')
+    if image.is_dir():
+        raise DataError(f"{image} is a folder; name one picture in it")
     pictures = usable_pictures([image])
-    if pictures.broken:
-        reason = next(iter(pictures.broken.values()))
-        raise DataError(f"image {image} cannot be read: {reason}; give another picture")
     opened = open_named(model, head="answerer", runs_on=runs_on, options=options, track=track)
     answers = opened.generator.answer([pictures.images[0]] * len(questions), questions)
     rows = tuple({"question": asked, "answer": said} for asked, said in zip(questions, answers, strict=True))
@@ -96,7 +95,7 @@ def answer_about(
 def usable_pictures(paths: Sequence[Path]) -> Pictures:
     """Return the pictures of files and folders that decode, and of the others why they do not.
 
-    Raises DataError when none of several is left.
+    Raises DataError when none is left.
     """
     files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
     if not files:
@@ -109,8 +108,10 @@ def usable_pictures(paths: Sequence[Path]) -> Pictures:
             broken[str(file)] = "the file does not exist" if seen.missing else str(seen.broken)
         else:
             good[file] = seen.sha256
-    if not good and len(broken) > 1:
+    if not good:
         first, reason = next(iter(broken.items()))
+        if len(broken) == 1:
+            raise DataError(f"image {first} cannot be read: {reason}; give another picture")
         raise DataError(f"none of {len(broken)} pictures can be read; the first is {first}: {reason}")
     return Pictures(LazyImages(tuple(map(str, good)), tuple(map(FileImage, good))), tuple(good.values()), broken)
 

@@ -95,12 +95,13 @@ def evaluate(
     """Evaluate `model` on `data`, and compare it with `reference` where one is given.
 
     `model` and `reference` are bundles, checkpoint folders or hub ids with the same head. `tasks` are names in `TASKS`
-    and default to all that the head and the data allow; closeness ("fidelity") is reported whenever there is a
-    reference to an encoder, and alone when `tasks` is empty. `max_drop_points` (hundredths of a score: percentage
-    points, or a CIDEr from 1.10 to 1.09) asks for a verdict. `runs_on` is what runs the model; the reference takes its
-    own choice of engine. `options` are those of generated texts. `cache` keeps what was computed. With `output`, the
-    per-sample outcomes (`<task>.json`, `<task>.reference.json`, `fidelity.json`) and the summary (`evaluation.json`)
-    are written there, whole or not at all, and without times or dates: the same inputs give the same bytes.
+    and default to all that the head and the data allow but those that wait to be asked for; closeness ("fidelity") is
+    reported whenever there is a reference to an encoder, and alone when `tasks` is empty. `max_drop_points` (hundredths
+    of a score: percentage points, or a CIDEr from 1.10 to 1.09) asks for a verdict, which needs a score. `runs_on` is
+    what runs the model; the reference takes its own choice of engine. `options` are those of generated texts. `cache`
+    keeps what was computed. With `output`, the per-sample outcomes (`<task>.json`, `<task>.reference.json`,
+    `fidelity.json`) and the summary (`evaluation.json`) are written there, whole or not at all, and without times or
+    dates: the same inputs give the same bytes.
 
     Raises DataError, ModelError, BundleError, EngineError, and NotComparableError where the two are too unlike.
     """
@@ -114,6 +115,11 @@ def evaluate(
     runs_on = runs_on or RunsOn()
     opened = open_named(model, runs_on=runs_on, options=options, track=track)
     chosen, skipped = choose_tasks(opened.head, dataset, tasks, has_reference=reference is not None)
+    if max_drop_points is not None and all(TASKS[name].with_reference for name in chosen):
+        raise DataError(
+            f"closeness alone has no score that could drop by {max_drop_points:g} points; "
+            "give data with labels or captions, or leave the largest drop out"
+        )
     store = Store(Path(cache))
 
     def work(on: Opened) -> Work:
