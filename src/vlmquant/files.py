@@ -165,6 +165,16 @@ def _is_at(descriptor: int, path: Path) -> bool:
     return False
 
 
+def why_no_folder(path: Path) -> str:
+    """Return what is wrong with a `path` that is not a folder, to stand after its name."""
+    return "is a file, expected a folder" if path.exists() else "does not exist"
+
+
+def why_no_file(path: Path) -> str:
+    """Return what is wrong with a `path` that is not a file, to stand after its name."""
+    return "is a folder, expected a file" if path.is_dir() else "does not exist"
+
+
 def parse_json(content: bytes | str) -> Any:
     """Return what JSON `content` holds. Raises ValueError for what is not JSON in UTF-8 or is nested too deep."""
     try:

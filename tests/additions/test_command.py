@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_command import weigh
 
-from vlmquant.cli.app import VERBS
+from vlmquant.cli.app import VERBS, Verb
 
 
 @pytest.fixture(autouse=True)
 def row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VERBS, "weigh", weigh)
+    monkeypatch.setitem(VERBS, "weigh", Verb("fake_command:weigh", "Say what the files of a bundle weigh."))
 
 
 def test_it_runs_with_the_options_that_every_command_has(run, tiny_bundle: Path) -> None:

@@ -11,7 +11,7 @@ from vlmquant.bench.targets import named_targets
 from vlmquant.bench.writing import GENERATION, TOKENS
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints import load_blip
-from vlmquant.errors import BundleError
+from vlmquant.errors import BundleError, ModelError
 from vlmquant.quantize.recipes.presets import get_recipe
 
 
@@ -48,6 +48,13 @@ def test_the_usual_component_follows_from_the_model(checkpoint: Path, bundle: Pa
     assert named_targets(str(checkpoint), None).component == GENERATION
     assert named_targets(str(bundle), None).component == GENERATION
     assert named_targets(str(tiny_checkpoint), None).component == "image"
+
+
+def test_a_bundle_of_another_kind_than_its_float_original_is_refused(
+    bundle: Path, checkpoint: Path, tiny_bundle: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"is a dual-encoder and .* a captioner"):
+        named_targets(str(tiny_bundle), str(checkpoint))
 
 
 def test_a_tower_of_a_blip_is_refused(bundle: Path) -> None:

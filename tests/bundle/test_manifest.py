@@ -178,6 +178,9 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         Manifest.read(tmp_path)
     with pytest.raises(BundleError, match="does not exist"):
         Manifest.read(tmp_path / "nowhere")
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(BundleError, match="holds a list, expected an object"):
+        Manifest.read(tmp_path)
 
 
 def test_identity_is_of_all_that_decides_a_result(folder: Path) -> None:

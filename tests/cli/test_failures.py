@@ -1,6 +1,7 @@
 """Whatever goes wrong ends in one sentence and an exit code of its kind; a crash never looks like a verdict."""
 
 import errno
+import inspect
 import os
 import signal
 import subprocess
@@ -171,10 +172,19 @@ def test_threads_are_bound_where_a_quota_is_smaller(
     assert (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]) == ("2", "7")
 
 
-def test_every_verb_takes_quiet_and_verbose() -> None:
-    for command in app.make_app().registered_commands:
-        assert command.callback is not None
-        assert {"quiet", "verbose"} <= set(command.callback.__annotations__), command.name
+@pytest.mark.parametrize("name", app.VERBS)
+def test_every_verb_is_listed_with_the_first_sentence_of_its_help(name: str) -> None:
+    verb = app.VERBS[name]
+    assert (inspect.getdoc(verb.load()) or "").splitlines()[0] == verb.summary
+
+
+@pytest.mark.parametrize("name", app.VERBS)
+def test_every_verb_takes_quiet_and_verbose(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        app.make_app()([name, "--help"])
+    shown = capsys.readouterr().out
+    assert "--quiet" in shown
+    assert "--verbose" in shown
 
 
 def test_the_command_line_starts_light() -> None:

@@ -257,10 +257,21 @@ def test_binary_cifar(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_a_split_that_is_named_must_be_there(tmp_path: Path) -> None:
+    put(tmp_path / "flat" / "a.jpg", jpeg())
+    put(tmp_path / "classes" / "cat" / "a.jpg", jpeg())
+    put(tmp_path / "table" / "captions.csv", "image,caption\na.jpg,one\n")
+    put(tmp_path / "table" / "images" / "a.jpg", jpeg())
+    for folder in ("flat", "classes", "table"):
+        assert len(read(tmp_path / folder, usual_split="dev")) == 1
+        with pytest.raises(DataError, match=f"{folder} has no split 'val': .*leave the split out"):
+            read(tmp_path / folder, split="val")
+
+
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a data set that can be read; expected webdataset shards"):
         read(tmp_path)
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="nowhere does not exist; give the folder"):
         read(tmp_path / "nowhere")
     put(tmp_path / "a.jpg", jpeg())
     assert type(read(tmp_path)) is ImageSet

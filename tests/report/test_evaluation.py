@@ -227,8 +227,14 @@ def test_the_four_files_say_the_same(run, tmp_path):
     assert [path.name for path in written] == ["r.html", "r.md", "r.json", "r.csv"]
     assert all(path.is_file() for path in written)
     content = json.loads(written[2].read_text(encoding="utf-8"))
-    (row,) = csv.DictReader(io.StringIO(written[3].read_text(encoding="utf-8")))
+    row, *closeness = csv.DictReader(io.StringIO(written[3].read_text(encoding="utf-8")))
     assert tuple(row) == COLUMNS
+    assert run.fidelity is not None
+    means = {name: measure["mean"]["estimate"] for name, measure in run.fidelity["measures"].items()}
+    assert {row["metric"]: float(row["score"]) for row in closeness} == means
+    assert {(row["task"], row["reference_model"], row["samples"]) for row in closeness} == {
+        ("fidelity", FLOAT.name, str(run.fidelity["samples"]))
+    }
     assert (
         float(row["difference"])
         == content["scores"][0]["difference"]

@@ -113,13 +113,17 @@ def test_runs_and_benches_are_told_apart(tmp_path):
     saved(tmp_path / "run")
     (tmp_path / "bench").mkdir()
     bench_result().write(tmp_path / "bench" / "bench.json")
-    evidence = read_evidence([tmp_path / "bench", tmp_path / "run", tmp_path / "bench" / "bench.json"])
+    bench_result().write(tmp_path / "other.json")
+    evidence = read_evidence([tmp_path / "bench", tmp_path / "run", tmp_path / "other.json"])
     assert [run.data_name for run in evidence.runs] == ["colours"]
     assert len(evidence.benches) == 2
     with pytest.raises(DataError, match="neither a run"):
         read_evidence([tmp_path])
     with pytest.raises(DataError, match="at least one run"):
         read_evidence([tmp_path / "bench"])
+    for twice in (["run", "bench/../run"], ["run", "bench", "bench/bench.json"]):
+        with pytest.raises(DataError, match=r"is named twice; name each run and bench once"):
+            read_evidence([tmp_path / name for name in twice])
 
 
 @pytest.mark.parametrize("name", ["run.json", "zero-shot.json", "zero-shot.reference.json", "fidelity.json"])

@@ -43,14 +43,19 @@ def named_targets(
 
     `component` None takes the image tower of a CLIP, and `GENERATION` of a BLIP.
 
-    Raises ModelError where a checkpoint is given something to compare it with, or cannot be found.
+    Raises ModelError where a checkpoint is given something to compare it with, cannot be found, or does something else
+    than the bundle.
     """
     from vlmquant.checkpoints import heads_of
     from vlmquant.checkpoints.hub import resolve
 
     if (Path(target) / MANIFEST).is_file():
+        head = Manifest.read(Path(target)).head.name
         checkpoint = None if against is None else resolve(against, allow_pickle=allow_pickle)
-        usual = "image" if Manifest.read(Path(target)).head.name == "dual-encoder" else GENERATION
+        others = () if against is None else heads_of(against, allow_pickle=allow_pickle)
+        if others and head not in others:
+            raise ModelError(f"{target} is a {head} and {against} a {' or '.join(others)}; name its own float original")
+        usual = "image" if head == "dual-encoder" else GENERATION
         return BenchTargets(
             bundle=Path(target), checkpoint=checkpoint, component=component or usual, allow_pickle=allow_pickle
         )

@@ -16,7 +16,7 @@ from vlmquant.bundle.fields import Fields
 from vlmquant.bundle.older import upgraded
 from vlmquant.engines import Activations
 from vlmquant.errors import BundleError, unknown
-from vlmquant.files import parse_json, write_whole
+from vlmquant.files import parse_json, why_no_folder, write_whole
 from vlmquant.models.heads import HEADS, BundleHead
 
 MANIFEST = "manifest.json"
@@ -177,13 +177,15 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not folder.is_dir():
-            raise BundleError(f"bundle folder {str(folder)!r} does not exist")
+            raise BundleError(f"bundle folder {str(folder)!r} {why_no_folder(folder)}; `vlmquant quantize` makes one")
         if not path.is_file():
             raise BundleError(f"{str(folder)!r} is not a bundle: it has no {MANIFEST}; `vlmquant quantize` makes one")
         if (size := path.stat().st_size) > LARGEST_MANIFEST:
             raise BundleError(f"{path} has {size:,} bytes; no manifest has more than {LARGEST_MANIFEST:,}")
         try:
             values = parse_json(path.read_bytes())
+            if not isinstance(values, dict):
+                raise BundleError(f"{path} holds a {type(values).__name__}, expected an object; build the bundle again")
             version = values["schema_version"]
             if version not in READABLE_VERSIONS:
                 raise BundleError(

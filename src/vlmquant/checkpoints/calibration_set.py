@@ -12,6 +12,7 @@ import numpy as np
 
 from vlmquant.data.images import IMAGE_SUFFIXES, FileImage, LazyImages, inspect
 from vlmquant.errors import CalibrationError
+from vlmquant.files import why_no_file, why_no_folder
 from vlmquant.models.preprocess import to_rgb
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.models.spec import Image
@@ -106,7 +107,7 @@ class CalibrationSet:
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the pictures below `folder` and the other files, each sorted; hidden ones are in neither."""
     if not folder.is_dir():
-        raise CalibrationError(f"calibration folder {str(folder)!r} does not exist; pass a folder of images")
+        raise CalibrationError(f"calibration folder {str(folder)!r} {why_no_folder(folder)}; pass a folder of images")
     pictures: list[Path] = []
     others: list[Path] = []
     for path in sorted(folder.rglob("*")):
@@ -149,7 +150,7 @@ def _spread(paths: Sequence[Path], count: int) -> list[Path]:
 
 def _lines(path: Path) -> tuple[tuple[str, ...], str]:
     if not path.is_file():
-        raise CalibrationError(f"text file {str(path)!r} does not exist; pass a file with one text per line")
+        raise CalibrationError(f"text file {str(path)!r} {why_no_file(path)}; pass a file with one text per line")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

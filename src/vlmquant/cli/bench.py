@@ -12,7 +12,8 @@ from vlmquant.bench.run import check_schedule
 from vlmquant.bench.table import absences, circumstances, rich_tables
 from vlmquant.bench.targets import named_targets, random_targets
 from vlmquant.cli import show
-from vlmquant.cli.options import AllowPickle, Json, RecipeName, Threads
+from vlmquant.cli.groups import USUAL_RECIPE
+from vlmquant.cli.options import AllowPickle, Json, Threads
 from vlmquant.errors import ModelError
 from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.text import megabytes
@@ -24,7 +25,9 @@ def bench_command(
     random_weights: Annotated[
         str | None, typer.Option(help="Bench this architecture with random weights, such as ViT-B-32; offline.")
     ] = None,
-    recipe: RecipeName = "static-int8",
+    recipe: Annotated[
+        str | None, typer.Option(help="With --random-weights: the preset to quantize by; static-int8 when left out.")
+    ] = None,
     component: Annotated[
         str | None, typer.Option(help="image (the usual one) or text; of a BLIP all of it, from picture to text.")
     ] = None,
@@ -40,6 +43,7 @@ def bench_command(
     track = show.tracker(json_output)
     batches = tuple(batch or (1, 8))
     check_schedule(batches, rounds, iterations)
+    _check_named(target, against, random_weights, recipe)
     if output is not None:
         from vlmquant.report.bench_chart import write_bench
         from vlmquant.video.output import OutputFolder
@@ -48,13 +52,10 @@ def bench_command(
     with ExitStack() as stack:
         targets: BenchTargets
         if random_weights is not None:
-            get_recipe(recipe)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlmquant-random-")))
-            targets = random_targets(random_weights, recipe, component, folder, track=track)
-        elif target is not None:
-            targets = named_targets(target, against, component, allow_pickle=allow_pickle)
+            targets = random_targets(random_weights, recipe or USUAL_RECIPE, component, folder, track=track)
         else:
-            raise ModelError("nothing to bench; name a bundle or a checkpoint, or pass --random-weights ViT-B-32")
+            targets = named_targets(str(target), against, component, allow_pickle=allow_pickle)
         result = bench(targets, batches=batches, rounds=rounds, iterations=iterations, threads=threads, track=track)
     if output is not None:
         write_bench(result, output)
@@ -62,6 +63,22 @@ def bench_command(
         show.as_json(result.to_dict())
         return
     print_result(result)
+
+
+def _check_named(target: str | None, against: str | None, random_weights: str | None, recipe: str | None) -> None:
+    """Raise ModelError where nothing is named to bench, or two things are."""
+    if random_weights is None:
+        if target is None:
+            raise ModelError("nothing to bench; name a bundle or a checkpoint, or pass --random-weights ViT-B-32")
+        if recipe is not None:
+            raise ModelError(f"--recipe {recipe} goes with --random-weights; {target} is benched as it is")
+        return
+    for given in (target, against):
+        if given is not None:
+            raise ModelError(
+                f"--random-weights {random_weights} makes its own checkpoint and bundle; leave {given} out"
+            )
+    get_recipe(recipe or USUAL_RECIPE)
 
 
 def print_result(result: BenchResult) -> None:

@@ -90,10 +90,15 @@ def measured_on(
     data: Annotated[
         Path | None, typer.Option(help="Labelled, captioned or bare pictures to measure the drop on.")
     ] = None,
-    split: Annotated[str, typer.Option(help="The split of the data, never one that results are reported on.")] = "dev",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="The split of the data, never one that results are reported on; dev, where there are several."
+        ),
+    ] = None,
 ) -> DataChoice | None:
     """Make what says which data the drop is measured on."""
-    return None if data is None else DataChoice(source=data, split=split)
+    return None if data is None else DataChoice(source=data, split=split, usual_split="dev")
 
 
 @made_of(source=CheckpointChoice, bound=limits, data=measured_on, calibration=CalibrationChoice, run=BundleOutput)
@@ -139,7 +144,8 @@ def _read(data: DataChoice, run: BundleOutput) -> "ImageSet":
     try:
         return data.read(show.tracker(run.json_output))
     except DataError as error:
-        raise DataError(f"{error} (looked for the split {data.split!r}; --split names another)") from error
+        looked_for = data.split or data.usual_split
+        raise DataError(f"{error} (looked for the split {looked_for!r}; --split names another)") from error
 
 
 def _to_size(

@@ -15,12 +15,15 @@ from vlmquant.errors import DataError, EngineError
 from vlmquant.opening import AUTO, TORCH, RunsOn, open_named
 from vlmquant.opening.first_use import calibration_from_videos
 from vlmquant.text import counted, encodable
+from vlmquant.video.events import EventRule
 
 if TYPE_CHECKING:
     from vlmquant.report.searched import Search, Searched
     from vlmquant.video.detect import Detection
-    from vlmquant.video.events import EventRule
     from vlmquant.video.score import EventQuery
+
+
+_USUAL = EventRule()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Asked:
         None
     )
 
-    def queries(self, rule: "EventRule") -> "list[EventQuery]":
+    def queries(self, rule: EventRule) -> "list[EventQuery]":
         """Return every event; one of the file that has no rule of its own goes by `rule`."""
         from vlmquant.video.events_file import read_events
         from vlmquant.video.score import EventQuery
@@ -48,17 +51,27 @@ class Asked:
 
 
 def event_rule(
-    on: Annotated[float | None, typer.Option(help="Probability at which an event starts.")] = None,
-    off: Annotated[float | None, typer.Option(help="Probability below which it ends.")] = None,
-    min_duration: Annotated[float | None, typer.Option(help="Shortest event, in seconds.")] = None,
-    merge_gap: Annotated[float | None, typer.Option(help="Gaps up to this many seconds are closed.")] = None,
-) -> "EventRule":
+    on: Annotated[
+        float | None,
+        typer.Option(help=f"Probability that an event reaches; {_USUAL.on:g}, or --off where that is more."),
+    ] = None,
+    off: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Probability above which it lasts, from start to end; {_USUAL.off:g}, or --on where that is less."
+        ),
+    ] = None,
+    min_duration: Annotated[
+        float | None, typer.Option(help=f"Shortest event, in seconds; {_USUAL.min_duration_seconds:g} when left out.")
+    ] = None,
+    merge_gap: Annotated[
+        float | None, typer.Option(help=f"Gaps up to this many seconds are closed; {_USUAL.merge_gap_seconds:g}.")
+    ] = None,
+) -> EventRule:
     """Make what says how scores become events."""
-    from vlmquant.video.events import EventRule
-
     chosen = {"on": on, "off": off, "min_duration_seconds": min_duration, "merge_gap_seconds": merge_gap}
     try:
-        return EventRule().changed(**{name: value for name, value in chosen.items() if value is not None})
+        return _USUAL.changed(**{name: value for name, value in chosen.items() if value is not None})
     except ValueError as error:
         raise DataError(str(error)) from error
 
@@ -90,7 +103,7 @@ def detect(
     ] = Path("out"),
     fps: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 5.0,
     where: RunsOn,
-    rule: "EventRule",
+    rule: EventRule,
     stream: Annotated[
         int | None, typer.Option(help="Number of the picture's stream in the file; the best when left out.")
     ] = None,

@@ -7,7 +7,6 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from vlmquant.cli.options import says_more
 from vlmquant.errors import ExitCode, VlmQuantError
@@ -84,15 +83,18 @@ def _usage(error: BaseException) -> str:
     context = getattr(error, "ctx", None)
     command = "vlmquant" if context is None else context.command_path
     message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-    if context is not None and (verb := _verb_with(getattr(error, "option_name", None), context)):
+    if context is not None and (verb := _verb_with(getattr(error, "option_name", None))):
         return f"{message}; it is an option of `vlmquant {verb}`"
     return f"{message or 'no command given'}; `{command} --help` lists what there is"
 
 
-def _verb_with(option: str | None, context: Any) -> str | None:
+def _verb_with(option: str | None) -> str | None:
     """Return the first command that has an option which another one does not know."""
-    verbs = getattr(context.find_root().command, "commands", {})
-    return next((name for name, verb in verbs.items() if any(option in one.opts for one in verb.params)), None)
+    from vlmquant.cli.app import VERBS, command
+
+    if option is None:
+        return None
+    return next((name for name in VERBS if any(option in one.opts for one in command(name).params)), None)
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
-from vlmquant.cli.options import AllowPickle, Calibrate, Engine, Probe, RecipeName, Threads, check_device
+from vlmquant.cli.options import AllowPickle, Calibrate, Engine, Probe, RecipeName, Split, Threads, check_device
 from vlmquant.data.choice import DataChoice
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn
@@ -67,7 +67,7 @@ def data_choice(
     data: Annotated[
         str, typer.Option(help="Folder of a data set: classes, captions, questions or only pictures; or hub:NAME.")
     ],
-    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "test",
+    split: Split = None,
     max_problem_share: Annotated[
         float, typer.Option(help="Share of unusable entries, 0 to 1, above which the data are refused.")
     ] = 0.01,

@@ -1,6 +1,8 @@
 """How a bundle's manifest is printed."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vlmquant.bundle.manifest import Manifest
 from vlmquant.cli import show
@@ -37,7 +39,13 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
             show.line(f"{component}: {counted(len(facts.kept_float), 'layer')} in float: {', '.join(facts.kept_float)}")
     if manifest.calibration is not None:
         about = manifest.calibration
-        show.line(f"calibrated on {about['images_from']} and {about['texts']} texts of {about['texts_from']}")
+        show.line(f"calibrated on {about['images_from']} and {_texts(about)}")
         show.calibration_warnings(about)
     if manifest.source["random_weights"]:
         show.line("the weights of this checkpoint are random: sizes and speeds mean something, embeddings nothing")
+
+
+def _texts(calibration: Mapping[str, Any]) -> str:
+    """Say which texts a bundle was calibrated on; a captioner without any reads what its float model writes."""
+    number = calibration["texts"]
+    return f"{number} texts of {calibration['texts_from']}" if number else f"texts of {calibration['texts_from']}"

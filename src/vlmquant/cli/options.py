@@ -51,6 +51,7 @@ RecipeName = Annotated[
     str, typer.Option("--recipe", help="A preset (`vlmquant recipes` lists them) or a .json or .toml file.")
 ]
 Bundle = Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to write.")]
+Split = Annotated[str | None, typer.Option(help="Which split of the data; test, where they have several.")]
 Calibrate = Annotated[Path | None, typer.Option(help="Folder of images to measure activation ranges on.")]
 Texts = Annotated[
     Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")

@@ -56,7 +56,7 @@ def _quantize(
     from vlmquant.checkpoints import load_checkpoint
 
     chosen = read_recipe(source.recipe)
-    by_component = {name: read_recipe(value) for name, value in map(_split_assignment, component_recipe)}
+    by_component = _by_component(component_recipe)
     if calibration.calibrate is None:
         check_measures_nothing([chosen, *by_component.values()])
     check_writable(run.output.parent)
@@ -76,6 +76,16 @@ def check_measures_nothing(recipes: Iterable[Recipe]) -> None:
             raise CalibrationError(
                 f"recipe {recipe.name!r} is measured on inputs; pass a folder of images (--calibrate)"
             )
+
+
+def _by_component(assignments: Sequence[str]) -> dict[str, Recipe]:
+    """Read the recipe of each component. Raises RecipeError where one is named twice."""
+    found: dict[str, Recipe] = {}
+    for name, value in map(_split_assignment, assignments):
+        if name in found:
+            raise RecipeError(f"--component-recipe names {name!r} twice; give each component one recipe")
+        found[name] = read_recipe(value)
+    return found
 
 
 def _split_assignment(value: str) -> tuple[str, str]:

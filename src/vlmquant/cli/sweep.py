@@ -8,7 +8,7 @@ import typer
 
 from vlmquant.cli import show
 from vlmquant.cli.groups import CalibrationChoice, made_of
-from vlmquant.cli.options import AllowPickle, Json, Threads, words
+from vlmquant.cli.options import AllowPickle, Json, Split, Threads, words
 from vlmquant.cli.quantize import check_measures_nothing
 from vlmquant.errors import DataError
 
@@ -60,7 +60,7 @@ def sweep(
     templates: Annotated[
         str, typer.Option(help="Prompts of zero-shot: none, one, openai-7, cifar-18 or openai-80.")
     ] = "openai-7",
-    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "test",
+    split: Split = None,
     timing: "Timing",
     allow_pickle: AllowPickle = False,
     json_output: Json = False,

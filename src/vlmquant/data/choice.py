@@ -15,17 +15,26 @@ HUB_PREFIX = "hub:"
 class DataChoice:
     """A folder that `vlmquant.data.reader.read` knows, or "hub:NAME" for a labelled set of the Hugging Face hub.
 
-    `split` is one of the data's, where they have several; above `max_problem_share` (0 to 1) of unusable entries the
-    data are refused.
+    `split` is one of the data's; None takes `usual_split` where they have several. Above `max_problem_share` (0 to 1)
+    of unusable entries the data are refused.
     """
 
     source: str | Path
-    split: str = "test"
+    split: str | None = None
+    usual_split: str = "test"
     max_problem_share: float = MAX_PROBLEM_SHARE
 
     def read(self, track: Track = silent) -> ImageSet:
         """Return the data. Raises DataError where they cannot be used."""
         if str(self.source).startswith(HUB_PREFIX):
             name = str(self.source).removeprefix(HUB_PREFIX)
-            return read_hub(name, split=self.split, max_problem_share=self.max_problem_share, track=track)
-        return read(Path(self.source), split=self.split, max_problem_share=self.max_problem_share, track=track)
+            return read_hub(
+                name, split=self.split or self.usual_split, max_problem_share=self.max_problem_share, track=track
+            )
+        return read(
+            Path(self.source),
+            split=self.split,
+            usual_split=self.usual_split,
+            max_problem_share=self.max_problem_share,
+            track=track,
+        )

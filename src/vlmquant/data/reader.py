@@ -9,6 +9,7 @@ from vlmquant.data.folders import image_files, read_flat_folder, read_image_fold
 from vlmquant.data.sets import MAX_PROBLEM_SHARE, ImageSet
 from vlmquant.data.webdataset import read_webdataset, read_webdataset_captions
 from vlmquant.errors import DataError
+from vlmquant.files import why_no_folder
 from vlmquant.progress import Track, silent
 
 TABLES = ("captions.csv", "captions.tsv", "results.csv", "captions.txt", "results_20130124.token")
@@ -18,25 +19,35 @@ IMAGE_FOLDERS = (
 
 
 def read(
-    path: Path, *, split: str = "test", max_problem_share: float = MAX_PROBLEM_SHARE, track: Track = silent
+    path: Path,
+    *,
+    split: str | None = None,
+    usual_split: str = "test",
+    max_problem_share: float = MAX_PROBLEM_SHARE,
+    track: Track = silent,
 ) -> ImageSet:
     """Read the data set at `path`: labelled, captioned, or only pictures, as its layout tells.
+
+    Of data with several splits `split` is read, or `usual_split` where it is None.
 
     Known layouts: webdataset shards (`classnames.txt` or captions, and `<split>/*.tar`), a caption table with its
     folder of images (and `<split>.txt`, a list of image names, where there is one),
     VQA v2's `*questions.json` and `*annotations.json` with their folder, `annotations/captions_<split>*.json` with its
     folder, Karpathy's `dataset_*.json`, binary CIFAR, one sub-folder per class, and a flat folder.
-    Raises DataError listing these when none fits.
+    Raises DataError listing these when none fits, and where `split` is named and there is none of that name.
     """
     if not path.is_dir():
-        raise DataError(f"{path} is not a folder; give the folder of a data set ({_KNOWN})")
-    if next((path / split).glob("*.tar"), None):
+        raise DataError(f"{path} {why_no_folder(path)}; give the folder of a data set ({_KNOWN})")
+    one = split or usual_split
+    if next((path / one).glob("*.tar"), None):
         if (path / "classnames.txt").is_file():
-            return read_webdataset(path, split=split, max_problem_share=max_problem_share, track=track)
-        return read_webdataset_captions(path, split=split, max_problem_share=max_problem_share, track=track)
+            return read_webdataset(path, split=one, max_problem_share=max_problem_share, track=track)
+        return read_webdataset_captions(path, split=one, max_problem_share=max_problem_share, track=track)
     for table in (path / name for name in TABLES):
         if table.is_file():
-            listed = path / f"{split}.txt"
+            listed = path / f"{one}.txt"
+            if split and not listed.is_file():
+                raise _no_split(path, split, f"it has no {listed.name} that lists its pictures")
             return read_caption_table(
                 table,
                 image_folder(path),
@@ -44,21 +55,29 @@ def read(
                 max_problem_share=max_problem_share,
                 track=track,
             )
+    for annotations in sorted((path / "annotations").glob(f"captions_{one}*.json")):
+        images = path / annotations.stem.removeprefix("captions_")
+        return read_coco_captions(annotations, images, max_problem_share=max_problem_share, track=track)
+    for annotations in sorted(path.glob("dataset_*.json")):
+        images = image_folder(path) if not (path / "val2014").is_dir() else path
+        return read_karpathy(annotations, images, split=one, max_problem_share=max_problem_share, track=track)
+    if any((path / batch).is_file() for batch, _, _ in LAYOUTS.values()):
+        if split not in (None, "test"):
+            raise _no_split(path, split, "of a binary CIFAR the split test is read")
+        return read_cifar(path, track=track)
+    if split:
+        raise _no_split(path, split, "these data have no splits of that name")
     if pair := vqa_files(path):
         questions, annotations = pair
         images, image_name = vqa_images(path)
         return read_vqa(
             questions, annotations, images, image_name=image_name, max_problem_share=max_problem_share, track=track
         )
-    for annotations in sorted((path / "annotations").glob(f"captions_{split}*.json")):
-        images = path / annotations.stem.removeprefix("captions_")
-        return read_coco_captions(annotations, images, max_problem_share=max_problem_share, track=track)
-    for annotations in sorted(path.glob("dataset_*.json")):
-        images = image_folder(path) if not (path / "val2014").is_dir() else path
-        return read_karpathy(annotations, images, split=split, max_problem_share=max_problem_share, track=track)
-    if any((path / batch).is_file() for batch, _, _ in LAYOUTS.values()):
-        return read_cifar(path, track=track)
     return _read_folder(path, max_problem_share, track)
+
+
+def _no_split(path: Path, split: str, reason: str) -> DataError:
+    return DataError(f"{path} has no split {split!r}: {reason}; leave the split out, or name one that is there")
 
 
 def vqa_files(path: Path) -> tuple[Path, Path] | None:

@@ -19,6 +19,8 @@ Memory: TypeAlias = Sequence[Any]
 arrays, which this loop only hands on."""
 _NEVER = np.float32(-1e9)
 """transformers' score of what must not be chosen."""
+MOST_BEAMS = 64
+"""Each is a row of every step: time and memory grow with them, and captions stop getting better at about 10."""
 
 
 class DecoderStep(Protocol):
@@ -44,10 +46,12 @@ class GenerationOptions:
     min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.beams < 1 or not 0 <= self.min_new_tokens <= self.max_new_tokens:
+        tokens_fit = 0 <= self.min_new_tokens <= self.max_new_tokens and self.max_new_tokens >= 1
+        if not tokens_fit or not 1 <= self.beams <= MOST_BEAMS:
             raise ModelError(
-                f"generation options out of range: max_new_tokens={self.max_new_tokens} and beams={self.beams} must be "
-                f"at least 1, min_new_tokens={self.min_new_tokens} between 0 and max_new_tokens"
+                f"generation options out of range: max_new_tokens={self.max_new_tokens} must be at least 1, "
+                f"beams={self.beams} between 1 and {MOST_BEAMS}, "
+                f"min_new_tokens={self.min_new_tokens} between 0 and max_new_tokens"
             )
 
 

@@ -206,7 +206,6 @@ def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: Generatio
         "weights": manifest.identity,
         "vlmquant": package_version("vlmquant"),
     }
-    reasons = dict.fromkeys(f"{placed.way} ({placed.reason})" for placed in placements.values())
     calibrated = f", calibrated on {about.calibrated_on}" if about.calibrated_on else ""
     return Opened(
         runner=runner,
@@ -214,8 +213,18 @@ def _bundle(folder: Path, head: Head | None, runs_on: RunsOn, options: Generatio
         identity=_identity(runner, facts),
         facts=facts,
         about=about,
-        notes=(*runner.notes, f"engine: {'; '.join(reasons)}", f"model: {manifest.name}{calibrated}"),
+        notes=(*runner.notes, f"engine: {_reasons(placements)}", f"model: {manifest.name}{calibrated}"),
     )
+
+
+def _reasons(placements: Mapping[str, Placement]) -> str:
+    """Return what runs each component and why; once where it is the same for all."""
+    components: dict[str, list[str]] = {}
+    for component, placed in placements.items():
+        components.setdefault(f"{placed.way} ({placed.reason})", []).append(component)
+    if len(components) == 1:
+        return next(iter(components))
+    return "; ".join(f"{', '.join(names)} on {reason}" for reason, names in components.items())
 
 
 def _loaded(name: str | Path, head: Head | None, runs_on: RunsOn) -> "FloatModel":

@@ -107,10 +107,29 @@ def to_csv(runs: Sequence[Run]) -> str:
 
 
 def score_rows(run: Run) -> list[dict[str, Any]]:
-    """Return one row, with the keys of `COLUMNS`, per task and metric; None where nothing was compared."""
-    return [
+    """Return one row, with the keys of `COLUMNS`, per task and metric; None where nothing was compared.
+
+    A measure of closeness to the reference is a row too, of the task "fidelity", with its mean as the score.
+    """
+    scored = [
         _score_row(run, task, metric, result) for task, result in run.results.items() for metric in result.all_scores
     ]
+    measures = {} if run.fidelity is None else run.fidelity["measures"]
+    return scored + [_closeness_row(run, measure, found["mean"]["estimate"]) for measure, found in measures.items()]
+
+
+def _closeness_row(run: Run, measure: str, mean: float) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | {
+        "data": run.data_name,
+        "task": "fidelity",
+        "metric": measure,
+        "model": run.model.name,
+        "precision": run.model.precision,
+        "bytes_on_disk": run.model.bytes_on_disk,
+        "samples": None if run.fidelity is None else run.fidelity["samples"],
+        "score": mean,
+        "reference_model": None if run.reference is None else run.reference.name,
+    }
 
 
 def _score_row(run: Run, task: str, metric: str, result: TaskResult) -> dict[str, Any]:

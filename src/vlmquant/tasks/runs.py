@@ -24,7 +24,7 @@ from vlmquant.tasks.result import TaskResult, load_result, save_json
 from vlmquant.tasks.similarity import Similarity, load_similarity, sample_similarity, save_similarity
 
 SCHEMA = 1
-EVALUATION, FIDELITY, RUN = "evaluation.json", "fidelity.json", "run.json"
+EVALUATION, FIDELITY, RUN, BENCH = "evaluation.json", "fidelity.json", "run.json", "bench.json"
 SIMILARITY, PICTURES = "similarity.npz", "pictures"
 
 
@@ -84,13 +84,21 @@ def save_run(folder: Path, evaluation: Evaluation) -> None:
 
 
 def read_evidence(paths: list[Path]) -> Evidence:
-    """Read run folders and `bench.json` files (or folders that hold one). Raises DataError for anything else."""
+    """Read run folders and `bench.json` files (or folders that hold one).
+
+    Raises DataError for anything else, and for a path that is named twice: its samples would count twice.
+    """
     runs, benches = [], []
+    seen: set[Path] = set()
     for path in paths:
-        if (path / EVALUATION).is_file():
+        file = next((path / name for name in (EVALUATION, BENCH) if (path / name).is_file()), path)
+        if file.resolve() in seen:
+            raise DataError(f"{path} is named twice; name each run and bench once")
+        seen.add(file.resolve())
+        if file.name == EVALUATION and file != path:
             runs.append(read_run(path))
-        elif path.suffix == ".json" or (path / "bench.json").is_file():
-            benches.append(_read_bench(path if path.is_file() else path / "bench.json"))
+        elif file.suffix == ".json":
+            benches.append(_read_bench(file))
         else:
             raise DataError(
                 f"{path} is neither a run (a folder with {EVALUATION}) nor a bench.json; "
