@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, str] = {
     "bench_vit_b_32": "benchmarks.bench_vit_b_32",
     "blip_street": "benchmarks.blip_street",
     "budget_vit_b_32": "benchmarks.budget_vit_b_32",
+    "coverage": "benchmarks.coverage",
     "events_street": "benchmarks.events_street",
     "full_size": "benchmarks.full_size",
     "language_tasks": "benchmarks.language_tasks",

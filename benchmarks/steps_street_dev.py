@@ -20,7 +20,7 @@ from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import cosines
 from benchmarks.towers import simulated_tower
 from vlmquant import get_recipe, load_model
-from vlmquant.metrics.intervals import bootstrap_mean
+from vlmquant.metrics.intervals import paired_mean
 from vlmquant.models.preprocess import preprocess
 from vlmquant.models.spec import FloatArray
 from vlmquant.progress import bar
@@ -76,9 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
         still = (rows @ classes.T).argmax(axis=1) == scenes.labels
         figures = {
             "cosine_loss": float(1 - np.mean(cosines(rows, expected))),
-            "difference_points": asdict(
-                bootstrap_mean(100.0 * (still.astype(float) - right), np.arange(arguments.scenes))
-            ),
+            "difference_points": {
+                name: 100 * value
+                for name, value in asdict(paired_mean(still.astype(float) - right, np.arange(arguments.scenes))).items()
+            },
             "losses": int((right & ~still).sum()),
             "gains": int((still & ~right).sum()),
         }

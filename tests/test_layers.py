@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "vlmquant"
 STREETWORLD = ROOT / "packages" / "streetworld" / "src"
-LEAVES = ("errors", "files", "limits", "process", "progress", "text", "metrics")
+LEAVES = ("errors", "files", "limits", "output", "process", "progress", "text", "metrics")
 DEPLOY = (*LEAVES, "data", "models", "engines", "bundle", "video")
 """From the leaves up: what runs a bundle. Each package imports only what stands before it."""
 MAKE = ("checkpoints", "quantize", "build")

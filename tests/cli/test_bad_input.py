@@ -132,30 +132,3 @@ def test_bad_input_is_named_and_nothing_is_written(
     assert message in error
     assert "Traceback" not in captured.err
     assert sorted(place.folder.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        (("analyze", "{model}", "--calibrate", "{photos}"), "analysis.json"),
-        (("sweep", "{model}", "--data", "{photos}", "--calibrate", "{photos}"), "sweep.csv"),
-        (("bench", "{model}"), "bench.png"),
-        (("demo",), "index.html"),
-    ],
-)
-def test_a_users_file_is_never_replaced(
-    words: tuple[str, ...],
-    name: str,
-    place: Place,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (place.folder / "out").mkdir()
-    (place.folder / "out" / name).write_text("mine")
-    given = [word.format(model=place.checkpoint, photos=place.photos) for word in words]
-    monkeypatch.setattr(sys, "argv", ["vlmquant", *given, "-o", str(place.folder / "out")])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert f"{name} was not made by this program" in capsys.readouterr().err
-    assert [path.read_text() for path in (place.folder / "out").iterdir()] == ["mine"]

@@ -12,6 +12,7 @@ from PIL import Image
 from fakes import tiny_blip_folder
 from vlmquant.cli import main
 from vlmquant.models.writer import Writer
+from vlmquant.output import results
 
 
 @pytest.fixture
@@ -68,7 +69,8 @@ def test_a_broken_picture_is_named_skipped_and_counted(run, captioner, pictures,
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_where_no_picture_can_be_read_earlier_captions_are_kept(run, captioner, tmp_path, suffix):
     output = tmp_path / f"captions{suffix}"
-    output.write_text("of an earlier run")
+    with results(tmp_path, "caption", [output.name]):
+        output.write_text("of an earlier run")
     code, _, err = run("caption", tmp_path / "missing.jpg", "-m", captioner, "-o", output)
     assert code == 2
     assert "missing.jpg cannot be read: the file does not exist" in err

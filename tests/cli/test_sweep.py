@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vlmquant.cli import main
-from vlmquant.video.output import RECORD
+from vlmquant.output import RECORD
 
 
 @pytest.fixture

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from vlmquant.metrics.intervals import bootstrap_mean, cluster_sums, mcnemar_p, smallest_detectable_drop
+from vlmquant.metrics.intervals import (
+    FEW_CHANGES,
+    Z,
+    bootstrap_mean,
+    cluster_sums,
+    mcnemar_p,
+    paired_mean,
+    score_interval,
+    smallest_detectable_drop,
+)
 
 
 def test_mcnemar_equals_scipy() -> None:
@@ -49,6 +58,51 @@ def test_bootstrap_is_seeded_and_exact_where_nothing_varies() -> None:
     assert (still.estimate, still.low, still.high) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="one shape"):
         bootstrap_mean(np.zeros(3), np.arange(2))
+
+
+@pytest.mark.parametrize(("losses", "gains", "pairs"), [(2, 12, 50), (3, 3, 100), (0, 5, 1000), (7, 1, 60), (0, 0, 20)])
+def test_the_score_interval_ends_where_the_score_test_begins_to_reject(losses: int, gains: int, pairs: int) -> None:
+    """Against the likeliest rates at a difference, found by trying 200,000 of them."""
+    for bound in score_interval(losses, gains, pairs):
+        losing = np.linspace(max(0.0, -bound) + 1e-9, (1 - bound) / 2 - 1e-9, 200_001)
+        gaining = losing + bound
+        likelihood = (
+            losses * np.log(losing) + gains * np.log(gaining) + (pairs - losses - gains) * np.log(1 - losing - gaining)
+        )
+        likeliest = losing[likelihood.argmax()]
+        score = (gains - losses - pairs * bound) / math.sqrt(pairs * (2 * likeliest + bound * (1 - bound)))
+        assert abs(score) == pytest.approx(Z, abs=2e-3)
+
+
+def test_the_score_interval_is_symmetric_and_known_where_nothing_changed() -> None:
+    low, high = score_interval(0, 0, 50)
+    assert high == pytest.approx(Z**2 / (50 + Z**2))
+    assert low == -high
+    assert score_interval(2, 9, 70) == tuple(-bound for bound in reversed(score_interval(9, 2, 70)))
+    with pytest.raises(ValueError, match="at least one pair"):
+        score_interval(1, 0, 0)
+
+
+@pytest.mark.parametrize("losing", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("changes", [0.5, 2, 5, 12, 20])
+def test_a_paired_interval_covers_the_truth_however_few_answers_change(changes: float, losing: float) -> None:
+    from benchmarks.coverage import exact
+
+    covered = exact(200, changes, losing)
+    assert covered["paired"] >= 0.93
+    assert covered["paired"] >= covered["bootstrap"]
+
+
+def test_a_paired_interval_is_wide_where_nothing_changed_and_the_bootstrap_where_much_did() -> None:
+    still = paired_mean(np.zeros(50), np.arange(50))
+    assert (still.estimate, still.low, still.high) == (0.0, *score_interval(0, 0, 50))
+    captions = paired_mean(np.zeros(50), np.arange(10).repeat(5))
+    assert captions.high == score_interval(0, 0, 10)[1]
+    busy = np.zeros(1000)
+    busy[: FEW_CHANGES + 1] = -1.0
+    assert paired_mean(busy, np.arange(1000), 3) == bootstrap_mean(busy, np.arange(1000), 3)
+    most = np.array([-1.0, 1.0, -0.5, 0.0])
+    assert paired_mean(most, np.arange(4)) == bootstrap_mean(most, np.arange(4))
 
 
 def test_clustering_widens_the_interval_of_correlated_samples() -> None:

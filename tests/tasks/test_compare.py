@@ -51,7 +51,8 @@ def test_a_model_against_itself_differs_in_nothing() -> None:
     images = [plain("red"), plain("blue"), plain("lime")]
     result = retrieval(ColourEncoder(), images, [["red"], ["red", "blue"], ["blue"]])
     for found in compare(result, result, max_drop_points=100):
-        assert found.difference == Interval(0.0, 0.0, 0.0)
+        assert found.difference.estimate == 0.0
+        assert -1 <= found.difference.low == -found.difference.high < 0  # 3 pictures say little
         assert found.flips.losses == found.flips.gains == found.flips.changed_wrong == ()
         assert found.agreement == 1.0
         assert found.p_value == 1.0

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.detections import HOSTILE, SHOWN, found, hostile_detection, sample_detection
-from vlmquant.errors import DataError
+from vlmquant.errors import DataError, VlmQuantError
 from vlmquant.video.detect import Detection
 from vlmquant.video.score import EventQuery
 from vlmquant.video.write import COLUMNS, WRITERS, event_rows, write_detection
@@ -148,7 +148,7 @@ def test_an_unknown_output_is_refused_before_anything_is_written(detection: Dete
 
 def test_a_folder_that_is_a_file_is_refused(detection: Detection, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="choose another output folder"):
+    with pytest.raises(VlmQuantError, match="choose another output"):
         write_detection(detection, tmp_path / "file")
 
 

@@ -38,14 +38,14 @@ def analyze(
     from vlmquant.checkpoints import load_model
     from vlmquant.lab.analysis.run import COMPARED
     from vlmquant.lab.analysis.run import analyze as run
-    from vlmquant.report.analysis import FILES, write_analysis
-    from vlmquant.video.output import OutputFolder
+    from vlmquant.output import OutputFolder, there
+    from vlmquant.report.analysis import CHARTS, FILES, VERB, write_analysis
 
     chosen = read_recipe(recipe)
     compared = COMPARED if recipes is None else words(recipes)
     for name in compared:
         get_recipe(name)
-    OutputFolder(output).check(FILES)
+    OutputFolder(output, VERB).check([*FILES, *there(output, CHARTS)], [calibrate])
     track = show.tracker(json_output)
     calibration = CalibrationSet.from_files(calibrate, texts, count=images, track=track)
     found = run(load_model(checkpoint, allow_pickle=allow_pickle), calibration, chosen, compared, track)

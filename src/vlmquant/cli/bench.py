@@ -45,10 +45,10 @@ def bench_command(
     check_schedule(batches, rounds, iterations)
     _check_named(target, against, random_weights, recipe)
     if output is not None:
-        from vlmquant.report.bench_chart import write_bench
-        from vlmquant.video.output import OutputFolder
+        from vlmquant.output import OutputFolder
+        from vlmquant.report.bench_chart import FILES, VERB, write_bench
 
-        OutputFolder(output).check(("bench.json", "bench.png"))
+        OutputFolder(output, VERB).check(FILES)
     with ExitStack() as stack:
         targets: BenchTargets
         if random_weights is not None:

@@ -19,13 +19,13 @@ def demo(
 ) -> None:
     """Quantize, verify, bench, score and search a video with the bundled model, offline."""
     from vlmquant.demo.page import SUMMARY_COLUMNS, demo_page, summary_rows
-    from vlmquant.demo.run import FILES, run_demo
+    from vlmquant.demo.run import FILES, VERB, run_demo
+    from vlmquant.output import results
     from vlmquant.report.page import write_page
-    from vlmquant.video.output import results
 
     started = time.monotonic()
     shown = run_demo(output, tell=_nothing if json_output else show.line, track=show.tracker(json_output))
-    with results(output, FILES):
+    with results(output, VERB, FILES):
         page = write_page(output / "index.html", demo_page(shown))
     minutes = (time.monotonic() - started) / 60
     if json_output:

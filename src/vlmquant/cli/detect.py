@@ -152,10 +152,12 @@ def detect(
 
 def _checked(videos: Sequence[str], output: Path, search: "Search") -> list[Path]:
     """See, before any work, that all can be read, searched and written; return the folder of each video."""
-    from vlmquant.video.output import OutputFolder, result_folders
+    from vlmquant.output import OutputFolder
+    from vlmquant.video.folders import result_folders
     from vlmquant.video.sampling import SampleClock
     from vlmquant.video.score import check_names
     from vlmquant.video.sources import open_source
+    from vlmquant.video.write import VERB
 
     check_names(search.queries)
     SampleClock(search.fps)
@@ -165,7 +167,7 @@ def _checked(videos: Sequence[str], output: Path, search: "Search") -> list[Path
     paths = [Path(name) for name in videos]
     folders = result_folders(paths, output)
     for folder in folders:
-        OutputFolder(folder).check(search.outputs, paths)
+        OutputFolder(folder, VERB).check(search.outputs, paths)
     return folders
 
 

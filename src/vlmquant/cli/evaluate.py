@@ -12,10 +12,10 @@ from vlmquant.cli.groups import data_choice, generation, made_of, runs_on
 from vlmquant.cli.options import Json
 from vlmquant.data.choice import DataChoice
 from vlmquant.errors import DataError, ExitCode
-from vlmquant.files import cache_folder, check_writable
+from vlmquant.files import cache_folder
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import RunsOn
-from vlmquant.tasks.catalogue import tasks_in_words
+from vlmquant.tasks.catalogue import TASKS, tasks_in_words
 
 if TYPE_CHECKING:
     from vlmquant.tasks.compare import Change, Comparison
@@ -69,13 +69,15 @@ def evaluate(
     Exit code: 0 the drop is within --max-drop (or none was named), 1 a crash (no verdict), 2 a user's error, 3 the two
     results cannot be compared, 4 these samples cannot tell, 6 the drop is beyond --max-drop.
     """
+    from vlmquant.output import OutputFolder
+    from vlmquant.tasks.evaluate import VERB
     from vlmquant.tasks.evaluate import evaluate as run
-    from vlmquant.tasks.runs import save_run
+    from vlmquant.tasks.runs import run_files, save_run
 
     if max_drop is not None and against is None:
         raise DataError(f"--max-drop {max_drop:g} is a drop from a reference; add --against FLOAT_MODEL")
     if output is not None:
-        check_writable(output)
+        OutputFolder(output, VERB).check(run_files(task or TASKS), [Path(data.source)])
     evaluation = run(
         model,
         data,

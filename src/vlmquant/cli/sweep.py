@@ -69,14 +69,15 @@ def sweep(
     from vlmquant.checkpoints import load_model
     from vlmquant.data.reader import read
     from vlmquant.lab.sweep.run import sweep as run
-    from vlmquant.report.sweep import FILES, to_dict, write_sweep
+    from vlmquant.output import OutputFolder, there
+    from vlmquant.report.sweep import CHARTS, FILES, VERB, to_dict, write_sweep
     from vlmquant.tasks.templates import get_templates
-    from vlmquant.video.output import OutputFolder
 
     get_templates(templates)
     if calibration.calibrate is None:
         check_measures_nothing(precision.recipe for precision in plan.precisions().values())
-    OutputFolder(output).check(FILES)
+    read_from = [folder for folder in (data, calibration.calibrate) if folder is not None]
+    OutputFolder(output, VERB).check([*FILES, *there(output, CHARTS)], read_from)
     track = show.tracker(json_output)
     inputs = calibration.read(track)
     model = load_model(checkpoint, allow_pickle=allow_pickle)

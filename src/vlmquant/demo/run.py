@@ -14,6 +14,7 @@ from vlmquant.checkpoints import load_model
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.heads import as_encoder
 from vlmquant.models.spec import Encoder
+from vlmquant.output import OutputFolder, results
 from vlmquant.progress import Track
 from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.report.bench_chart import FILES as BENCH_FILES
@@ -24,11 +25,14 @@ from vlmquant.tasks.events import EventScores, score_events
 from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.retrieval import retrieval
 from vlmquant.video.detect import Detection, detect
-from vlmquant.video.output import OutputFolder, results
+from vlmquant.video.write import FILES as EVENT_FILES
+from vlmquant.video.write import VERB as DETECT
 from vlmquant.video.write import write_detection
 
+VERB = "demo"
 RECIPE = "static-int8"
 SCORED_IMAGES = 500
+EVENTS = "events"
 VIDEO_SEED = 0
 VIDEO_SECONDS = 40.0
 FILES = ("street.mp4", "index.html", *BENCH_FILES)
@@ -59,8 +63,9 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
 
     `tell` is given the title of each step as it begins, and what the reader must know. Raises what the steps raise.
     """
+    OutputFolder(output, VERB).check(FILES)
+    OutputFolder(output / EVENTS, DETECT).check(EVENT_FILES.values())
     model = load_model(streetworld.checkpoint())
-    OutputFolder(output).check(FILES)
     tell("1/5 quantizing the bundled street CLIP to INT8")
     calibration = streetworld.calibration_set(64, track=track)
     folder = quantize_model(
@@ -71,7 +76,7 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
     tell("3/5 benchmarking it against its float original")
     targets = BenchTargets(bundle=folder, checkpoint=model.folder)
     race = bench(targets, batches=(1,), rounds=6, iterations=20, track=track)
-    write_bench(race, output)
+    write_bench(race, output, VERB)
     encoder, original = as_encoder(open_bundle(folder, track=track)), model.encoder()
     for note in encoder.notes:
         tell(f"warning: {note}")
@@ -82,7 +87,7 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
     after = _score(encoder, labelled, captioned, track)
     tell("5/5 searching a video for named events")
     script = streetworld.script_video(VIDEO_SEED, seconds=VIDEO_SECONDS, split="test")
-    with results(output, FILES):
+    with results(output, VERB, FILES):
         video = streetworld.write_video(output / "street.mp4", script, track=track)
     detection = _search(video, encoder, output, track)
     events = score_events([detection], [streetworld.truth(script)])
@@ -107,5 +112,5 @@ def _score(encoder: Encoder, labelled: ZeroShotSet, captioned: RetrievalSet, tra
 
 def _search(video: Path, encoder: DualEncoder, output: Path, track: Track) -> Detection:
     detection = detect(video, encoder, EVENT_NAMES, track=track)
-    write_detection(detection, output / "events")
+    write_detection(detection, output / EVENTS)
     return detection

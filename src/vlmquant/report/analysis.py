@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from vlmquant.files import write_whole
 from vlmquant.lab.analysis.run import SHOWN, Analysis, Similarities, TowerAnalysis
 from vlmquant.lab.analysis.sites import SiteFacts, place_of
+from vlmquant.output import results
 from vlmquant.report.distributions import Sample, overlaid
 from vlmquant.report.evaluation_tables import NOTHING
 from vlmquant.report.matrices import Matrix, difference, side_by_side
@@ -37,7 +38,6 @@ from vlmquant.report.site_charts import (
 )
 from vlmquant.tasks.fidelity import evenly
 from vlmquant.tasks.result import save_json
-from vlmquant.video.output import results
 
 BEHIND_ACTIVATION = "mlp.fc2"
 
@@ -45,8 +45,11 @@ Charts = dict[str, Picture]
 """Pictures by the name of their PNG file, without its ending."""
 
 
+VERB = "analyze"
 FILES = ("analysis.json", "index.html")
 """What is written beside the charts."""
+CHARTS = ("cosines.png", "similarities*.png", "image-*.png", "text-*.png")
+"""Patterns of the names of all charts."""
 
 
 def write_analysis(folder: Path, found: Analysis) -> list[Path]:
@@ -54,7 +57,7 @@ def write_analysis(folder: Path, found: Analysis) -> list[Path]:
     charts: Charts = {}
     page = analysis_page(found, charts)
     pictures = {f"{name}.png": picture.data for name, picture in charts.items()}
-    with results(folder, [*FILES, *pictures]):
+    with results(folder, VERB, [*FILES, *pictures]):
         save_json(folder / "analysis.json", found.to_dict())
         written = [folder / "analysis.json", write_page(folder / "index.html", page)]
         return written + [write_whole(folder / name, data) for name, data in pictures.items()]

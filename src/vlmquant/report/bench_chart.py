@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 
 from vlmquant.bench.result import BASELINE, BenchResult
 from vlmquant.files import write_whole
+from vlmquant.output import results
 from vlmquant.report.plots import AFTER, BEFORE, QUIET, png
 from vlmquant.text import counted
-from vlmquant.video.output import results
 
 OURS = "bundle-"
+VERB = "bench"
 FILES = ("bench.json", "bench.png")
 
 
@@ -46,9 +47,9 @@ def bench_png(result: BenchResult) -> bytes:
     return png(bench_figure(result))
 
 
-def write_bench(result: BenchResult, folder: Path) -> None:
+def write_bench(result: BenchResult, folder: Path, verb: str = VERB) -> None:
     """Write bench.json and the bar chart bench.png into `folder`. Raises DataError where it may not."""
-    with results(folder, FILES):
+    with results(folder, verb, FILES):
         result.write(folder / "bench.json")
         write_whole(folder / "bench.png", bench_png(result))
 

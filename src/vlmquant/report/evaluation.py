@@ -6,7 +6,7 @@ from pathlib import Path
 from vlmquant import __version__
 from vlmquant.bench.result import BenchResult
 from vlmquant.errors import DataError
-from vlmquant.files import check_writable
+from vlmquant.output import OutputFolder
 from vlmquant.report.evaluation_pictures import (
     closeness_blocks,
     distribution_blocks,
@@ -23,7 +23,7 @@ from vlmquant.report.evaluation_tables import (
     verdict_sentences,
 )
 from vlmquant.report.flips import flip_blocks
-from vlmquant.report.formats import write_report
+from vlmquant.report.formats import VERB, report_names, write_report
 from vlmquant.report.matrices import side_by_side
 from vlmquant.report.page import (
     Block,
@@ -50,8 +50,9 @@ from vlmquant.report.scores import (
     metric_name,
     unit_of,
 )
+from vlmquant.tasks.catalogue import TASKS
 from vlmquant.tasks.compare import Change
-from vlmquant.tasks.runs import Evidence, Run, latency_ms, read_evidence
+from vlmquant.tasks.runs import BENCH, Evidence, Run, latency_ms, read_evidence, run_files
 
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -64,7 +65,9 @@ def report_runs(paths: Sequence[Path], output: Path, *, title: str = "") -> tupl
     """
     if output.suffix.lower() not in PAGE_SUFFIXES:
         raise DataError(f"the report is a page, and {str(output)!r} does not end in .html; choose a name that does")
-    check_writable(output.parent)
+    read = [*run_files(TASKS), BENCH]
+    given = [file for path in paths for file in ([path / name for name in read] if path.is_dir() else [path])]
+    OutputFolder(output.parent, VERB).check(report_names(output), given)
     evidence = read_evidence(list(paths))
     page = evaluation_page(evidence, title=title, footer=f"Made by vlmquant {__version__}.")
     return write_report(output, page, evidence), evidence
@@ -157,7 +160,8 @@ def score_blocks(runs: Sequence[Run], groups: Sequence[Group]) -> list[Block]:
                     png(differences_figure(charted)),
                     alt="Differences between the quantized and the float models with their 95 % intervals",
                     caption="Left of zero the quantized model is worse. Both models answered the same samples; the "
-                    "interval is a bootstrap over pictures, 10,000 resamples.",
+                    "interval is a bootstrap over pictures, 10,000 resamples, and no narrower than a score interval "
+                    "where few answers changed.",
                 )
             )
         blocks.append(comparison_table(compared))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmquant.files import write_whole
+from vlmquant.output import results
 from vlmquant.report.page import (
     Block,
     Details,
@@ -27,6 +28,7 @@ from vlmquant.tasks.result import TaskResult
 from vlmquant.tasks.runs import Evidence, Run
 from vlmquant.text import csv_table
 
+VERB = "report"
 SCHEMA = 1
 COLUMNS = (
     "data",
@@ -56,13 +58,19 @@ COLUMNS = (
 
 def write_report(path: Path, page: Page, evidence: Evidence) -> list[Path]:
     """Write the page to `path`, and beside it the same as .md, .json and .csv. Return all four paths."""
-    write_page(path, page)
     texts = {
         ".md": to_markdown(page),
         ".json": json.dumps(to_dict(evidence), indent=1, ensure_ascii=False) + "\n",
         ".csv": to_csv(evidence.runs),
     }
-    return [path, *(write_whole(path.with_suffix(suffix), text) for suffix, text in texts.items())]
+    with results(path.parent, VERB, report_names(path)):
+        write_page(path, page)
+        return [path, *(write_whole(path.with_suffix(suffix), text) for suffix, text in texts.items())]
+
+
+def report_names(path: Path) -> list[str]:
+    """Return the names of all files that a report at `path` consists of."""
+    return [path.name, *(path.with_suffix(suffix).name for suffix in (".md", ".json", ".csv"))]
 
 
 def to_markdown(page: Page) -> str:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from vlmquant.errors import VideoError
 from vlmquant.files import write_whole
+from vlmquant.output import OutputFolder, writing
 from vlmquant.progress import Track, silent
 from vlmquant.report.drawing import why_not
 from vlmquant.text import encodable
 from vlmquant.video.detect import Detection, detect
 from vlmquant.video.events import EventRule
-from vlmquant.video.output import OutputFolder, writing
 from vlmquant.video.score import EventQuery
 from vlmquant.video.watch import Observation, VideoEncoder
-from vlmquant.video.write import FILES, write_detection
+from vlmquant.video.write import FILES, VERB, write_detection
 from vlmquant.video.write_mp4 import write_mp4
 from vlmquant.video.write_stream import EMBEDDINGS, EMBEDDINGS_FACTS, embedding_table, score_table
 
@@ -77,9 +77,9 @@ def search_video(
 
     Raises:
         VideoError: the video cannot be opened or holds no picture.
-        DataError: a file cannot be written, or would replace one that this program did not make.
+        DataError: a file cannot be written, or would replace one that `detect` did not make.
     """
-    target = OutputFolder(folder)
+    target = OutputFolder(folder, VERB)
     target.check(search.outputs, [Path(video)])
     target.claim(search.outputs)
     detection = _detect(video, folder, encoder, search, model_sha256, track)

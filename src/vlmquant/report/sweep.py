@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from vlmquant.files import write_whole
 from vlmquant.lab.sweep.plan import GRID_REASON
 from vlmquant.lab.sweep.run import FLOAT_IN_TORCH, Sweep
+from vlmquant.output import results
 from vlmquant.report.evaluation_tables import points
 from vlmquant.report.matrices import side_by_side
 from vlmquant.report.page import (
@@ -44,7 +45,6 @@ from vlmquant.report.sweep_tables import (
 )
 from vlmquant.tasks.result import save_json
 from vlmquant.text import counted
-from vlmquant.video.output import results
 
 TOLERATED_POINTS = 0.5
 
@@ -57,15 +57,18 @@ class Drawn:
     picture: Picture
 
 
+VERB = "sweep"
 FILES = ("sweep.json", "sweep.csv", "index.html")
 """What is written beside the charts."""
+CHARTS = ("pareto-*.png", "bits-*.png", "map-*.png")
+"""Patterns of the names of all charts."""
 
 
 def write_sweep(folder: Path, found: Sweep) -> list[Path]:
     """Write sweep.json, sweep.csv, index.html and the charts as PNG files into `folder`; return their paths."""
     charts = {metric: draw(found, metric) for metric in headline_metrics(found)}
     pictures = {drawn.name: drawn.picture.data for several in charts.values() for drawn in several}
-    with results(folder, [*FILES, *pictures]):
+    with results(folder, VERB, [*FILES, *pictures]):
         save_json(folder / "sweep.json", to_dict(found))
         written = [folder / "sweep.json", write_whole(folder / "sweep.csv", to_csv(found))]
         written.append(write_page(folder / "index.html", sweep_page(found, charts)))

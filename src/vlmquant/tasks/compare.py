@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmquant.errors import DataError, unknown
-from vlmquant.metrics.intervals import Interval, bootstrap_mean, mcnemar_p, smallest_detectable_drop
+from vlmquant.metrics.intervals import Interval, mcnemar_p, paired_mean, smallest_detectable_drop
 from vlmquant.tasks.result import Outcomes, TaskResult
 
 RULE_OF_THREE = 3.0
@@ -131,7 +131,7 @@ def compare_outcomes(
         raise DataError(f"{metric}: the two results are about different samples; evaluate both on the same data")
     differences = candidate.values - reference.values
     _, clusters = np.unique(np.asarray(reference.clusters), return_inverse=True)
-    interval = bootstrap_mean(differences, clusters, seed)
+    interval = paired_mean(differences, clusters, seed)
     flips = find_flips(candidate, reference)
     same = [a == b for a, b in zip(candidate.answers, reference.answers, strict=True)]
     number_of_clusters = int(clusters.max()) + 1

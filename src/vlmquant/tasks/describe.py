@@ -8,16 +8,18 @@ from pathlib import Path
 from vlmquant.data.folders import image_files
 from vlmquant.data.images import FileImage, LazyImages, inspect
 from vlmquant.errors import DataError
-from vlmquant.files import check_writable, digest, write_whole
+from vlmquant.files import digest, write_whole
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.spec import Image
 from vlmquant.models.writer import Writer
 from vlmquant.opening import Opened, RunsOn, open_named
+from vlmquant.output import OutputFolder, results
 from vlmquant.progress import Track, silent
 from vlmquant.tasks.captioning import write_captions
 from vlmquant.tasks.store import Journal
 from vlmquant.text import csv_table
 
+VERB = "caption"
 FORMATS = (".jsonl", ".csv")
 
 
@@ -65,7 +67,8 @@ def caption_files(
     captions = write_captions(captioner, pictures.images, keys, journal=journal, track=track)
     rows = tuple({"image": name, "caption": text} for name, text in zip(names, captions, strict=True))
     if output is not None:
-        write_whole(output, csv_table(list(rows[0]), rows) if output.suffix == ".csv" else _as_lines(rows))
+        with results(output.parent, VERB, [output.name]):
+            write_whole(output, csv_table(list(rows[0]), rows) if output.suffix == ".csv" else _as_lines(rows))
         _journal_path(output).unlink(missing_ok=True)
     return Described(opened=opened, rows=rows, skipped=pictures.broken)
 
@@ -132,11 +135,11 @@ class _Prompted:
 
 
 def _check_output(output: Path | None) -> None:
-    """Raise DataError for an output file of another kind, and OSError for one that cannot be written."""
+    """Raise DataError for an output file of another kind or that `caption` did not make; see `OutputFolder.check`."""
     if output is not None:
         if output.suffix not in FORMATS:
             raise DataError(f"{output} ends in {output.suffix!r}; expected {' or '.join(FORMATS)}")
-        check_writable(output.parent)
+        OutputFolder(output.parent, VERB).check([output.name])
 
 
 def _journal_path(output: Path) -> Path:

@@ -5,7 +5,7 @@ bytes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from vlmquant.errors import DataError, NotComparableError
 from vlmquant.files import check_writable, digest
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.opening import AUTO, ModelFacts, Opened, RunsOn, open_named
+from vlmquant.output import OutputFolder, results
 from vlmquant.progress import Track, silent
 from vlmquant.tasks.catalogue import TASKS, choose_tasks
 from vlmquant.tasks.compare import Change, Verdict, worst_verdict
@@ -25,7 +26,9 @@ from vlmquant.tasks.store import Store
 from vlmquant.tasks.task import Compared, Work
 from vlmquant.tasks.templates import get_templates
 
+VERB = "evaluate"
 SCHEMA = 1
+EVALUATION, FIDELITY = "evaluation.json", "fidelity.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +111,9 @@ def evaluate(
     if max_drop_points is not None and not (math.isfinite(max_drop_points) and max_drop_points >= 0):
         raise DataError(f"the largest drop must be 0 or more points, got {max_drop_points}")
     prompts = get_templates(templates)
-    for folder in (cache, output):
-        if folder is not None:
-            check_writable(Path(folder))
+    check_writable(Path(cache))
+    if output is not None:
+        OutputFolder(output, VERB).check(evaluation_files(TASKS if tasks is None else tasks), _folders(data))
     dataset = _read(data, track)
     runs_on = runs_on or RunsOn()
     opened = open_named(model, runs_on=runs_on, options=options, track=track)
@@ -166,13 +169,24 @@ def run_tasks(names: Sequence[str], work: Work) -> dict[str, TaskResult]:
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write the summary and every result with its per-sample outcomes; `evaluation.json` comes last."""
-    for task, result in evaluation.results.items():
-        save_result(result, folder / f"{task}.json")
-    for task, result in evaluation.reference_results.items():
-        save_result(result, folder / f"{task}.reference.json")
-    if evaluation.fidelity is not None:
-        save_json(folder / "fidelity.json", evaluation.fidelity.to_dict())
-    save_json(folder / "evaluation.json", evaluation.to_dict())
+    with results(folder, VERB, evaluation_files(evaluation.results)):
+        for task, result in evaluation.results.items():
+            save_result(result, folder / f"{task}.json")
+        for task, result in evaluation.reference_results.items():
+            save_result(result, folder / f"{task}.reference.json")
+        if evaluation.fidelity is not None:
+            save_json(folder / FIDELITY, evaluation.fidelity.to_dict())
+        save_json(folder / EVALUATION, evaluation.to_dict())
+
+
+def evaluation_files(tasks: Iterable[str]) -> list[str]:
+    """Return the names of all that an evaluation by `tasks` may write."""
+    return [EVALUATION, FIDELITY, *(f"{task}{ending}" for task in tasks for ending in (".json", ".reference.json"))]
+
+
+def _folders(data: DataChoice | ImageSet | str | Path) -> list[Path]:
+    """Return the folder that `data` are read from, where they are."""
+    return [] if isinstance(data, ImageSet) else [Path(data.source if isinstance(data, DataChoice) else data)]
 
 
 def _read(data: DataChoice | ImageSet | str | Path, track: Track) -> ImageSet:

@@ -5,7 +5,7 @@ a report wants to show: `run.json` (models, machine), `similarity.npz`, and smal
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,24 @@ from vlmquant.bench.result import BenchResult
 from vlmquant.errors import DataError
 from vlmquant.metrics.intervals import Interval
 from vlmquant.opening import ModelFacts
+from vlmquant.output import results
 from vlmquant.tasks.catalogue import TASKS
 from vlmquant.tasks.compare import Change, Comparison, Flips, Verdict
-from vlmquant.tasks.evaluate import Evaluation, save_evaluation
+from vlmquant.tasks.evaluate import (
+    EVALUATION,
+    FIDELITY,
+    VERB,
+    Evaluation,
+    evaluation_files,
+    save_evaluation,
+)
 from vlmquant.tasks.pictures import save_pictures
 from vlmquant.tasks.result import TaskResult, load_result, save_json
 from vlmquant.tasks.similarity import Similarity, load_similarity, sample_similarity, save_similarity
 
 SCHEMA = 1
-EVALUATION, FIDELITY, RUN, BENCH = "evaluation.json", "fidelity.json", "run.json", "bench.json"
-SIMILARITY, PICTURES = "similarity.npz", "pictures"
+RUN, BENCH = "run.json", "bench.json"
+SIMILARITY, PICTURES = "similarity.npz", "pictures/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +76,24 @@ class Evidence:
 
 def save_run(folder: Path, evaluation: Evaluation) -> None:
     """Write a whole run folder; `evaluation.json`, by which a run is known, comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    similarity = sample_similarity(evaluation)
-    if similarity is not None:
-        save_similarity(folder / SIMILARITY, similarity)
-    content = {
-        "schema": SCHEMA,
-        "model": asdict(evaluation.model),
-        "reference": None if evaluation.reference is None else asdict(evaluation.reference),
-        "environment": asdict(this_environment()),
-        "pictures": save_pictures(folder / PICTURES, evaluation),
-    }
-    save_json(folder / RUN, content)
-    save_evaluation(evaluation, folder)
+    with results(folder, VERB, run_files(evaluation.results)):
+        similarity = sample_similarity(evaluation)
+        if similarity is not None:
+            save_similarity(folder / SIMILARITY, similarity)
+        content = {
+            "schema": SCHEMA,
+            "model": asdict(evaluation.model),
+            "reference": None if evaluation.reference is None else asdict(evaluation.reference),
+            "environment": asdict(this_environment()),
+            "pictures": save_pictures(folder / PICTURES, evaluation),
+        }
+        save_json(folder / RUN, content)
+        save_evaluation(evaluation, folder)
+
+
+def run_files(tasks: Iterable[str]) -> list[str]:
+    """Return the names of all that a run of `tasks` may write."""
+    return [*evaluation_files(tasks), RUN, SIMILARITY, PICTURES]
 
 
 def read_evidence(paths: list[Path]) -> Evidence:

@@ -13,10 +13,12 @@ from PIL import Image as PillowImage
 from vlmquant.errors import DataError, unknown
 from vlmquant.files import write_whole
 from vlmquant.models.spec import FloatArray
+from vlmquant.output import OutputFolder, writing
 from vlmquant.text import csv_cell, encodable, printable
 from vlmquant.video.detect import Detection
-from vlmquant.video.output import THUMBNAILS, OutputFolder, writing
 
+VERB = "detect"
+THUMBNAILS = "thumbnails/"
 SCHEMA_VERSION = 1
 """Of the rows of events.jsonl and events.csv; grows when a column changes its meaning or goes away."""
 
@@ -49,7 +51,7 @@ def write_detection(
     for name in chosen:
         if name not in WRITERS:
             raise unknown(DataError, "output", name, WRITERS)
-    target = OutputFolder(folder)
+    target = OutputFolder(folder, VERB)
     names = [FILES[name] for name in chosen]
     target.check(names, [detection.info.path])
     target.claim(names)
@@ -134,7 +136,7 @@ def write_thumbnails(detection: Detection, folder: Path) -> Path:
     """Write thumbnails/<id>.jpg, the peak of each event; those of an earlier run go away."""
     target = folder / THUMBNAILS
     target.mkdir(exist_ok=True)
-    earlier = OutputFolder(folder).own_thumbnails()
+    earlier = OutputFolder(folder, VERB).own_pictures(THUMBNAILS)
     written = set()
     for index, pixels in enumerate(detection.thumbnails):
         data = io.BytesIO()

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlmquant.files import growing_file, write_whole
 from vlmquant.models.spec import FloatArray
-from vlmquant.video.output import writing
+from vlmquant.output import writing
 from vlmquant.video.watch import Observation
 from vlmquant.video.write import FILES, csv_bytes, score_columns, score_row
 

@@ -4,32 +4,35 @@ Tokenisation decides caption scores: the same 4,982 captions have a CIDEr of 0.4
 when split at spaces. The reference is Stanford's Java PTBTokenizer 3.4.1 with `-preserveLines -lowerCase`, followed
 by coco-caption's punctuation list. This is an independent implementation of what that program does, derived from its
 output, quirks included: brackets stay as `-lrb-`, `?!` stays, `can't` becomes `ca n't`, `U.S.A.` keeps its dots. It is
-meant for captions in English. Each text is tokenized on its own, where the original sees the next line as well: there
-the dot after a last single letter (`plan B.`) depends on the caption that follows in the file.
+meant for captions in English. HTML entities are a mix of both, as there: `dog&apos;s` is `dog 's`, `O&apos;Brien` stays
+as it is, and `&foo;` falls apart. Each text is tokenized on its own, where the original sees the next line as well:
+there the dot after a last single letter (`plan B.`) depends on the caption that follows in the file.
 """
 
 import re
 import unicodedata
 
-ABBREVIATIONS = (
-    "adj adm adv al ala alex apr ariz assn assoc asst atty aug ave bancorp bhd bldg blvd brig bros calif capt cf cie"
-    " cmdr co col colo conn corp cos cpl ct dak dec dept det dr drs elec esq est etc ext feb fla fri ft ga gen gov govs"
-    " hon inc ind insp intl jan jos jr jul jun kan kans ky lt ltd maj mar md messrs mich minn mlle mme mo mon mont mr"
-    " mrs ms msgr mt natl neb nev nov oct okla penn pfc ph plc pres prof profs pvt rd rep reps rev rt sen sens sep sept"
-    " seq sgt sq sr st ste supt sys tel tenn thu thurs treas tue tues univ va vs vt wed wis wisc wm wyo"
+ENDING_ABBREVIATIONS = (
+    "al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext"
+    " feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct"
+    " okla penn plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo"
 )
-"""Keep their full stop anywhere and in any case."""
+"""Keep their full stop anywhere and in any case, and may end a sentence: a single letter behind is another word."""
+TITLE_ABBREVIATIONS = (
+    "adj adm adv alex assoc asst atty ave brig capt cf cie cmdr col cpl dept det dr drs elec ft gen gov govs"
+    " hon insp jos lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep reps rev sen"
+    " sens sgt st ste supt treas vs wm"
+)
+"""Keep their full stop and a letter that touches it: `Mr.X`."""
 CAPITALIZED_ABBREVIATIONS = "Ark Del Ill La Mass Miss Ore Pa Tex Wash"
 """Words of their own in lower case, so abbreviations only when they begin with a capital."""
-LOWER_ABBREVIATIONS = "mfg Mfg pty Pty"
-"""Abbreviations that are not written in capitals."""
 NUMBERED_ABBREVIATIONS = "art ca fig figs no nos op pp prop"
 """Keep their full stop only before a number, as in `no. 5`."""
 
 
 SENTENCE_STARTERS = (
-    "A About According After An As At But He Her Here However If In It Last Many More Now Once One Other Our She Since"
-    " So Some Such That The Their Then There These They This We What When While Yet You"
+    "A About According After An As At But He Her Here However If In It Last Many More Mr. Ms. Now Once One Other Our"
+    " She Since So Some Such That The Their Then There These They This We What When While Yet You"
 )
 """Before one of these, the full stop after a single letter ends a sentence: `plan B. The`, against `B. Smith`."""
 
@@ -41,16 +44,25 @@ def _any(words: str) -> str:
 _FRACTIONS = {"\u00bd": "1/2", "\u00bc": "1/4", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"}
 _ALNUM = rf"[^\W_{''.join(_FRACTIONS)}]"
 _LETTER = rf"[^\W\d_{''.join(_FRACTIONS)}]"
-_APOSTROPHE = r"['\u2019\u0092]"
-_PART = rf"(?:(?:[dDoOlL]{_APOSTROPHE}(?={_ALNUM}{{2}})|[A-HJ-XZn]{_APOSTROPHE}(?={_LETTER}{{2}}))?{_ALNUM}+)"
+# HTML entities take part in words: `&apos;` is an apostrophe almost everywhere, `&eacute;` a letter in plain words.
+_APOSTROPHE = r"(?:['\u2019\u0092]|&(?i:apos);)"
+_INNER = rf"(?:{_APOSTROPHE}|[`\u2018\u201b])"
+_ACCENTED = r"&(?i:[aeiou](?:acute|grave|uml));"
+_PART = rf"(?:(?:[dDoOlL]{_INNER}(?={_ALNUM}{{2}}))?{_ALNUM}+)"
 _WORD = rf"{_PART}(?:[-_]{_PART})*"
+_PLAIN = rf"(?:{_LETTER}|{_ACCENTED})(?:{_ALNUM}|{_ACCENTED})*"
+_JOINED = rf"{_PLAIN}(?:[.!?]{_PLAIN})*"
 _INITIALS = r"[A-Za-z](?:\.[A-Za-z])+"
-_AUXILIARY = rf"{_APOSTROPHE}(?:[msdMSD]|re|ve|ll|RE|VE|LL)(?!{_ALNUM})"
-_NOT = r"[nN]['\u2019\u0092`][tT]"
+_HYPHENATED = rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:{_INITIALS}\.?|[A-Za-z0-9]+))+"
+_COMPANY = r"[A-Z]+(?:(?:&(?i:amp);|[+&])[A-Z]+)+"
+_AUXILIARY = rf"{_APOSTROPHE}(?:[msdMSD]|re|ve|ll|RE|VE|LL)"
+_NOT = rf"[nN](?:{_APOSTROPHE}|`)[tT]"
 _CAPITALIZED = _any(f"{CAPITALIZED_ABBREVIATIONS} {CAPITALIZED_ABBREVIATIONS.upper()}")
-_ABBREVIATION = rf"(?:(?i:ph\.d|{_any(ABBREVIATIONS)})|{_any(LOWER_ABBREVIATIONS)}|{_CAPITALIZED})\."
-_STARTER = _any(f"{SENTENCE_STARTERS} {SENTENCE_STARTERS.upper()}")
-_URL_END = r"[^\s\"<>|(),.!?;:'{}\[\]-]"
+_ENDING = rf"(?:(?i:ph\.d|{_any(ENDING_ABBREVIATIONS)})|[pP]ty|{_CAPITALIZED})\."
+_TITLE = rf"(?:(?i:{_any(TITLE_ABBREVIATIONS)})|[mM]fg)\."
+_STARTER = "|".join(map(re.escape, f"{SENTENCE_STARTERS} {SENTENCE_STARTERS.upper()}".split()))
+_MAIL = r"[^\s\"<>|(){}]"
+_QUOTES = r"[`\u2018\u2019\u201c\u201d]{2}"
 
 # The longest match wins, context after the token included, and the first rule where two are as long: as in a scanner
 # made by lex. Where a rule has groups, the group that took part is the token and the rest is context.
@@ -59,42 +71,47 @@ _RULES = tuple(
     for rule in (
         # Words.
         r"((?i:can))(?i:not)|((?i:gon|wan))(?i:na)|((?i:got))(?i:ta)|((?i:gim|lem))(?i:me)",
+        rf"({_ALNUM}+|{_JOINED}){_AUXILIARY}",
         _WORD,
-        rf"({_ALNUM}+){_AUXILIARY}",
-        rf"({_LETTER}+?){_NOT}",
-        rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:{_INITIALS}\.?|[A-Za-z0-9]+))+",
-        rf"{_LETTER}{_ALNUM}*(?:\.{_LETTER}{_ALNUM}*)+",
+        rf"([A-Za-z]+?){_NOT}",
+        _JOINED,
+        rf"({_ENDING})(?s:..)",
+        _HYPHENATED,
         r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
-        r"[A-Z]+(?:[+&][A-Z]+)+|[A-Za-z]\+\+",
-        # What begins or ends with an apostrophe.
+        rf"{_COMPANY}|[A-Za-z]\+\+|[CcFf]#",
+        # What begins, ends or holds an apostrophe.
         _NOT,
+        rf"({_AUXILIARY})[^A-Za-z]",
+        r"('[tT])(?i:is|was)",
+        rf"{_APOSTROPHE}(?:(?i:em|till?|cause)|[nN]{_APOSTROPHE}?)",
+        r"(')[A-Za-z]\S",
         _AUXILIARY,
-        rf"({_APOSTROPHE}[tT])(?i:is|was)",
-        rf"{_APOSTROPHE}(?:(?i:em|till?|cause)|[nN](?:{_APOSTROPHE}|(?!{_ALNUM})))",
-        rf"{_APOSTROPHE}(?:[2-9]0[sS]?(?!{_ALNUM})|\d\d(?=\s|$))",
-        rf"[lLdDjJyY]{_APOSTROPHE}(?={_ALNUM})|(?i:dunkin|somethin|ol){_APOSTROPHE}",
-        rf"[cC]{_APOSTROPHE}mon|(?i:ma{_APOSTROPHE}am)",
+        rf"{_APOSTROPHE}(?:[2-9]0[sS]|\d\d(?=\s|$))",
+        rf"[lLdDjJ]{_APOSTROPHE}|[yY]{_APOSTROPHE}(?={_LETTER})|(?i:dunkin|somethin|ol){_APOSTROPHE}",
+        rf"[A-HJ-XZn]{_INNER}{_LETTER}{{2,}}|{_LETTER}+[aeiouyAEIOUY]{_INNER}[aeiouA-Z]{_LETTER}*",
+        r"(?i:c'mon|nor'easter|e'er|s'mores|ev'ry|li'l|nat'l)",
         # Words that end with a full stop.
-        _ABBREVIATION,
-        rf"[A-Za-z]\.(?!\s+{_STARTER}(?:\s|$))",
+        rf"{_ENDING}|{_TITLE}",
+        rf"[A-Za-z]\.(?!\s+(?:{_STARTER})(?:\s|$))",
         rf"{_INITIALS}\.?",
         rf"((?i:{_any(NUMBERED_ABBREVIATIONS)})\.)\s*\d",
-        rf"({_ALNUM}+\.)[,;:]",
+        rf"((?:{_WORD}|{_JOINED}|{_HYPHENATED}|{_COMPANY})\.)[,;:]",
         # Numbers, fractions, dates, telephones, money.
         r"[-+]?(?:\d*(?:[.:,]\d+)+|\d+)",
         r"(?:\d{1,4}[- \u00a0])?\d{1,4}/\d{1,4}",
         r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}",
         r"(?:\(\d{2,3}\)[ \u00a0]?|(?:\+{0,2}\d{2,4}[- \u00a0])?\d{2,4}[-/. \u00a0])\d{3,4}[-/. \u00a0]?\d{3,5}",
-        r"[A-Z]{1,3}\$",
+        r"[A-Z]+\$",
         # Addresses, tags, smileys.
-        rf"(?i:https?://)[^\s\"<>|()]+{_URL_END}|(?i:www\.)[^\s\"<>|()]*{_URL_END}",
-        r"(?:[A-Za-z0-9-]+\.)+(?:com|net|org|edu)(?:/[^\s\"<>|.!?(){},]+)*",
-        r"[A-Za-z0-9][\w.%+-]*@[A-Za-z0-9](?:[\w-]|\.(?=[\w-]))*|@[A-Za-z_]\w*|#[A-Za-z]+",
+        r"(?i:https?://)[^\s\"<>|()]+[^\s\"<>|(),.!?{}-]",
+        r"(?:[A-Za-z0-9-]+\.)+(?:com|net|org|edu)(?:/[^\s\"<>|()]+[^\s\"<>|(),.!?{}-])?",
+        rf"(?:<|&(?i:lt);)?[A-Za-z0-9]{_MAIL}*@(?:[^\s\"<>|(){{}}.]+\.)*[^\s\"<>|(){{}}.]+>?",
+        rf"@[A-Za-z_][A-Za-z0-9_]*|#(?:{_LETTER}|{_ACCENTED})+",
         r"</?[A-Za-z]\w*(?:\s+\w+=(?:\"[^\"<>]*\"|'[^'<>]*')|\s+[A-Za-z]\w*)*\s*/?>|<![^<>]*>",
-        r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]](?![A-Za-z])|\^_\^|-_-",
-        r"&(?:amp|lt|gt|quot|apos|nbsp);",
+        r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]](?![A-Za-z0-9])|\^_\^|-_-",
+        r"&(?:#\d+|(?i:amp|lt|gt|quot|apos|nbsp|md|mdash|ndash|ht|tl|ur|lr|qc|ql|qr|odq|cdq));",
         # Everything else.
-        r"\.(?:[ \u00a0]?\.){2,}|[?!]{2,}|-{2,}|\*{2,}|_{2,}|''|``",
+        rf"\.(?:[ \u00a0]?\.){{2,}}|[?!]{{2,}}|-{{2,}}|\\\*|\*{{2,}}|_{{2,}}|#{{2,}}|@{{2,}}|<<|>>|''|{_QUOTES}",
         r"\S",
     )
 )
@@ -103,22 +120,24 @@ _PLAIN_WORD = re.compile(r"[A-Za-z]+(?=\s|$)")
 _SPLIT_WORDS = frozenset(["cannot", "gonna", "gotta", "wanna", "lemme", "gimme"])
 _DROPPED = re.compile(
     r"[.\u2026\s]+|-{1,4}|[?!,:;'\"`\u2010-\u2015\u2018\u2019\u201c\u201d\u0091-\u0097\u00ab\u00bb\u2039\u203a]"
-    r"|''|``|&(?:quot|apos|nbsp);"
+    r"|''|[`\u2018]{2}|\u2019{2}|&(?:quot|apos);|&(?i:nbsp|md|mdash|ndash);"
 )
 """coco-caption's list, before Stanford's writing: all kinds of quotes, dashes and dots. Its brackets never match."""
 _REWRITTEN = _FRACTIONS | {
     "\u00a3": "#",
     "\u20ac": "$",
     "\u00a2": "cents",
-    "&amp;": "&",
-    "&lt;": "<",
-    "&gt;": ">",
     "[": "-lsb-",
     "]": "-rsb-",
     "{": "-lcb-",
     "}": "-rcb-",
 }
-_CHARACTERS = str.maketrans({"(": "-lrb-", ")": "-rrb-", " ": "\u00a0", "\u2019": "'", "\u0092": "'"})
+_CHARACTERS = str.maketrans({"(": "-lrb-", ")": "-rrb-", " ": "\u00a0"})
+_QUOTE_CHARACTERS = str.maketrans({"\u2018": "`", "\u2019": "'", "\u0092": "'", "\u201c": "``", "\u201d": "''"})
+_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&apos;": "'"}
+_ENTITY = re.compile("&(?i:amp|lt|gt);|&apos;")
+_DECODED = re.compile(rf"&(?i:amp|lt|gt);|{_COMPANY}\.?|{_NOT}|{_AUXILIARY}|{_QUOTES}")
+"""Tokens whose entities and quotes are written as plain characters; elsewhere, as in `O&apos;Brien`, they stay."""
 _UNKNOWN_CATEGORIES = ("Mn", "Cf", "Cs", "Cn")
 
 
@@ -127,6 +146,7 @@ def tokenize(text: str) -> str:
 
     A token never holds a space, but a telephone number, a mixed fraction or a tag may hold a no-break space.
     """
+    text += "\n"  # Some rules look at what follows the last word: in the original, the end of the line.
     tokens = []
     position = 0
     while position < len(text):
@@ -155,6 +175,8 @@ def _next_token(text: str, position: int) -> tuple[str, int]:
 def _write(token: str) -> str:
     if _DROPPED.fullmatch(token) or (len(token) == 1 and _is_unknown(token)):
         return ""
+    if _DECODED.fullmatch(token):
+        token = _ENTITY.sub(lambda entity: _ENTITIES[entity[0].lower()], token).translate(_QUOTE_CHARACTERS)
     return _REWRITTEN.get(token) or token.translate(_CHARACTERS).lower()
 
 
