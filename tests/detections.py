@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmquant.video.detect import Detection
+from vlmquant.video.detect import Detection, jpeg
 from vlmquant.video.events import Event, EventRule
 from vlmquant.video.score import EventQuery
 from vlmquant.video.sources.source import VideoInfo
@@ -46,7 +46,7 @@ def sample_detection() -> Detection:
         rule=EventRule(),
         fps=5.0,
         events=events,
-        thumbnails=tuple(np.full((20, 30, 3), 40 * index, np.uint8) for index in range(3)),
+        thumbnails=tuple(jpeg(np.full((20, 30, 3), 40 * index, np.uint8)) for index in range(3)),
         pts_seconds=np.array([0.0, 0.2, 0.4, 3724.0]),
         scores=np.array([[0.1, 0.2], [0.9, 0.25], [1.0, 0.0], [0.5, 0.5]], np.float32),
         latency_ms=np.array([5.0, 6.0, 7.0, 8.0]),

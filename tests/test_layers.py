@@ -76,7 +76,7 @@ def test_the_demonstration_models_stand_beside_the_package() -> None:
     ours = {module.split(".")[1] for module in taken if module.startswith("vlmquant.")}
     assert ours <= {*LEAVES, "checkpoints"}
     users = {package_of(path) for path in SOURCE.rglob("*.py") if "streetworld" in roots(path)}
-    assert users <= {"opening", "demo"}
+    assert users <= {"opening", "lab", "demo"}
 
 
 @pytest.mark.parametrize("package", [*LEAVES, *DEPLOY, *MAKE, "tasks", "opening", "bench", "budget", "lab"])

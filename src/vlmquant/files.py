@@ -195,6 +195,12 @@ def cache_folder(name: str) -> Path:
     return home / "vlmquant" / name
 
 
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def digest(*parts: object) -> str:
     """Return the sha256 of JSON-like values."""
     text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlmquant.video.detect import Detection
+from vlmquant.video.detect import Detection, jpeg
 from vlmquant.video.events import Event, EventRule
 from vlmquant.video.score import EventQuery
 from vlmquant.video.sources.source import VideoInfo
@@ -39,7 +39,7 @@ def make_detection(events=True, warnings=(), frames=40):
         rule=EventRule(),
         fps=5.0,
         events=found if events else (),
-        thumbnails=tuple(rng.integers(0, 255, (90, 160, 3), dtype=np.uint8) for _ in found) if events else (),
+        thumbnails=tuple(jpeg(rng.integers(0, 255, (90, 160, 3), dtype=np.uint8)) for _ in found) if events else (),
         pts_seconds=times,
         scores=scores,
         latency_ms=np.linspace(4.0, 8.0, frames),

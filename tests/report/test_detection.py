@@ -11,12 +11,12 @@ from vlmquant.report.detection import (
     event_blocks,
     event_table,
     event_thumbnails,
-    jpeg,
     key_figures,
     run_facts,
     warning_blocks,
 )
 from vlmquant.report.page import Gallery, Notice, Table, Text, render_page
+from vlmquant.video.detect import jpeg
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,18 @@ def test_each_event_is_a_row_and_a_thumbnail(detection):
     first, second = event_table(detection).rows
     assert first == ("a person walking", "0:00.4", "0:03.0", "2.6", "0:01.6", "0.95", "0.81")
     assert second[:4] == ("a <bus> & a dog", "0:05.0", "0:07.3", "2.3")
-    titles = [(thumbnail.title, thumbnail.lines[0]) for thumbnail in event_thumbnails(detection)]
+    titles = [(thumbnail.title, thumbnail.lines[0]) for thumbnail in event_thumbnails(detection, range(2))]
     assert titles == [("a person walking", "0:00.4 to 0:03.0"), ("a <bus> & a dog", "0:05.0 to 0:07.3")]
+
+
+def test_a_page_of_thousands_of_events_shows_the_likeliest(detection, monkeypatch):
+    monkeypatch.setattr("vlmquant.report.detection.MOST_PICTURES", 1)
+    page = detection_page(detection)
+    (gallery,) = [block for block in page.blocks if isinstance(block, Gallery)]
+    (shown,) = gallery.thumbnails
+    assert shown.title == max(detection.events, key=lambda event: event.peak_score).name
+    said = [block.text for block in page.blocks if isinstance(block, Text)]
+    assert "The 1 likeliest of 2 events; the folder thumbnails/ has the pictures of all." in said
 
 
 def test_thumbnails_keep_their_size_and_colour():

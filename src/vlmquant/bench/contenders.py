@@ -174,12 +174,16 @@ def _torch_tower(path: Path, component: str, threads: int) -> "torch.nn.Module":
 
 
 def _dynamic_int8(path: Path, component: str, threads: int) -> "torch.nn.Module":
+    return dynamic_int8(_torch_tower(path, component, threads))
+
+
+def dynamic_int8(module: "torch.nn.Module") -> "torch.nn.Module":
+    """Return a copy of `module` with every Linear in dynamic INT8, as torch makes it: the sources' method."""
     import torch
     from torch.ao.quantization import quantize_dynamic
 
-    tower = _torch_tower(path, component, threads)
     with _without_expected_warnings():
-        return quantize_dynamic(tower, {torch.nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call, no-any-return]
+        return quantize_dynamic(module, {torch.nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call, no-any-return]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vlmquant.bundle.fields import Fields
 from vlmquant.bundle.older import upgraded
 from vlmquant.engines import Activations
 from vlmquant.errors import BundleError, unknown
-from vlmquant.files import parse_json, why_no_folder, write_whole
+from vlmquant.files import parse_json, sha256_of, why_no_folder, write_whole
 from vlmquant.models.heads import HEADS, BundleHead
 
 MANIFEST = "manifest.json"
@@ -288,8 +288,7 @@ def _check_plain_name(name: str) -> None:
 
 def file_facts(path: Path) -> FileFacts:
     """Return the size and SHA-256 of `path`."""
-    with path.open("rb") as stream:
-        return FileFacts(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=path.stat().st_size)
+    return FileFacts(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 def add_file(folder: Path, name: str, content: str) -> None:

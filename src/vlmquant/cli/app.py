@@ -73,6 +73,10 @@ VERBS: dict[str, Verb] = {
         "vlmquant.cli.sweep:sweep",
         "Try recipes x bit-widths x towers: score, closeness, size and latency of each, and which are worth having.",
     ),
+    "reproduce": Verb(
+        "vlmquant.cli.reproduce:reproduce",
+        "Run the evaluation of a published system again: its method and ours beside the figures that it prints.",
+    ),
 }
 """A new command is a file of its own and a row here."""
 

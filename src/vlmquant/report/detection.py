@@ -1,13 +1,10 @@
 """The page of one video: what was found in it, when, and how fast."""
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from vlmquant.metrics.events import EventSpan
-from vlmquant.models.spec import ByteArray
 from vlmquant.report.page import (
     Block,
     Details,
@@ -29,6 +26,10 @@ from vlmquant.report.timeline import timeline_png
 from vlmquant.text import printable
 from vlmquant.video.detect import Detection
 from vlmquant.video.events import EventRule
+from vlmquant.video.write import THUMBNAILS
+
+MOST_PICTURES = 120
+"""Each is about 10 KiB in the page; with thousands a browser takes long to open it."""
 
 
 def detection_page(
@@ -127,23 +128,33 @@ def event_blocks(detection: Detection, truth: Sequence[EventSpan] = ()) -> list[
         Heading("Timeline"),
         timeline,
         Heading("Events"),
-        Gallery(event_thumbnails(detection)),
+        *_gallery(detection),
         event_table(detection),
     ]
 
 
-def event_thumbnails(detection: Detection) -> list[Thumbnail]:
-    """Each event's frame at its peak, with its times."""
+def _gallery(detection: Detection) -> list[Block]:
+    """The pictures of all events, or of the likeliest where a page of all would be too large to open."""
+    number = len(detection.events)
+    if number <= MOST_PICTURES:
+        return [Gallery(event_thumbnails(detection, range(number)))]
+    likeliest = sorted(range(number), key=lambda index: -detection.events[index].peak_score)[:MOST_PICTURES]
+    said = f"The {MOST_PICTURES} likeliest of {number:,} events; the folder {THUMBNAILS} has the pictures of all."
+    return [Text(said), Gallery(event_thumbnails(detection, sorted(likeliest)))]
+
+
+def event_thumbnails(detection: Detection, indices: Iterable[int]) -> list[Thumbnail]:
+    """Those events' frames at their peaks, with their times."""
     return [
         Thumbnail(
-            Picture(jpeg(pixels), alt=f"The frame at {clock(event.peak_seconds)}: {printable(event.name)}"),
+            Picture(thumbnail, alt=f"The frame at {clock(event.peak_seconds)}: {printable(event.name)}"),
             printable(event.name),
             (
                 f"{clock(event.start_seconds)} to {clock(event.end_seconds)}",
                 f"peak {event.peak_score:.2f} at {clock(event.peak_seconds)}",
             ),
         )
-        for event, pixels in zip(detection.events, detection.thumbnails, strict=True)
+        for event, thumbnail in ((detection.events[index], detection.thumbnails[index]) for index in indices)
     ]
 
 
@@ -210,13 +221,6 @@ def fact_blocks(groups: Mapping[str, Mapping[str, str]]) -> list[Block]:
     """Each group of names and values behind its title."""
     details = [Details(title, [Facts(list(values.items()))]) for title, values in groups.items() if values]
     return [Heading("How this was found"), *details] if details else []
-
-
-def jpeg(pixels: ByteArray) -> bytes:
-    """Return uint8 RGB (height, width, 3) as a JPEG file."""
-    data = io.BytesIO()
-    PillowImage.fromarray(pixels).save(data, format="JPEG", quality=85)
-    return data.getvalue()
 
 
 def clock(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """One call from a video file to its events."""
 
 import hashlib
+import io
 import json
 import time
 from array import array
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 from vlmquant.errors import DataError, VideoError
 from vlmquant.models.spec import ByteArray, FloatArray
@@ -22,15 +24,15 @@ from vlmquant.video.sampling import SampleClock
 from vlmquant.video.score import EventQuery
 from vlmquant.video.sources import open_source
 from vlmquant.video.sources.source import Gap, VideoInfo
-from vlmquant.video.watch import ClosedEvent, Observation, VideoEncoder, after_last, watch
+from vlmquant.video.watch import Observation, VideoEncoder, after_last, watch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detection:
     """Everything found in one video, and how.
 
-    `events` are in order of start time. `thumbnails` holds for each of them the frame at its peak: uint8 RGB
-    (height, width, 3), at most `THUMBNAIL_PIXELS` wide and high. The n scored frames have presentation times
+    `events` are in order of start time. `thumbnails` holds for each of them the frame at its peak as a JPEG file, at
+    most `THUMBNAIL_PIXELS` wide and high. The n scored frames have presentation times
     `pts_seconds` (n,) float64, probabilities `scores` (n, events asked for) float32 before smoothing, columns as in
     `names`, and `latency_ms` (n,) float64, the work on each frame without decoding. `end_seconds` is where the picture
     ends; `wall_seconds` covers decoding, scoring and everything between. `warnings` says what was damaged or
@@ -43,7 +45,7 @@ class Detection:
     rule: EventRule
     fps: float
     events: tuple[Event, ...]
-    thumbnails: tuple[ByteArray, ...]
+    thumbnails: tuple[bytes, ...]
     pts_seconds: NDArray[np.float64]
     scores: FloatArray
     latency_ms: NDArray[np.float64]
@@ -146,15 +148,15 @@ def detect(
             raise VideoError(f"{video} gave no picture")
         end_seconds = after_last(collected.pts[-1], source.end_seconds, step_seconds)
     order = {query.name: column for column, query in enumerate(queries)}
-    collected.closed.sort(key=lambda found: (found.event.start_seconds, order[found.event.name]))
+    collected.found.sort(key=lambda found: (found[0].start_seconds, order[found[0].name]))
     return Detection(
         info=source.info,
         model=encoder.name,
         queries=tuple(queries),
         rule=common,
         fps=fps,
-        events=tuple(found.event for found in collected.closed),
-        thumbnails=tuple(found.thumbnail for found in collected.closed),
+        events=tuple(event for event, _ in collected.found),
+        thumbnails=tuple(thumbnail for _, thumbnail in collected.found),
         pts_seconds=np.array(collected.pts, dtype=np.float64),
         scores=np.array(collected.scores, dtype=np.float32).reshape(-1, len(queries)),
         latency_ms=np.array(collected.latency_ms, dtype=np.float64),
@@ -166,17 +168,24 @@ def detect(
 
 
 class _Collected:
-    """The numbers of a run, 16 bytes a frame and 4 an event, and what was found."""
+    """The numbers of a run, 16 bytes a frame and 4 an event, and each event with its thumbnail as a JPEG file."""
 
     def __init__(self) -> None:
         self.pts, self.latency_ms, self.scores = array("d"), array("d"), array("f")
-        self.closed: list[ClosedEvent] = []
+        self.found: list[tuple[Event, bytes]] = []
         self.gaps: list[Gap] = []
 
     def add(self, observation: Observation) -> None:
         self.pts.append(observation.pts_seconds)
         self.latency_ms.append(observation.latency_ms)
         self.scores.extend(observation.scores)
-        self.closed += observation.closed
+        self.found += [(closed.event, jpeg(closed.thumbnail)) for closed in observation.closed]
         if observation.gap is not None:
             self.gaps.append(observation.gap)
+
+
+def jpeg(pixels: ByteArray) -> bytes:
+    """Return uint8 RGB (height, width, 3) as a JPEG file."""
+    data = io.BytesIO()
+    PillowImage.fromarray(pixels).save(data, format="JPEG", quality=85)
+    return data.getvalue()

@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as PillowImage
-
 from vlmquant.errors import DataError, unknown
 from vlmquant.files import write_whole
 from vlmquant.models.spec import FloatArray
@@ -138,10 +136,8 @@ def write_thumbnails(detection: Detection, folder: Path) -> Path:
     target.mkdir(exist_ok=True)
     earlier = OutputFolder(folder, VERB).own_pictures(THUMBNAILS)
     written = set()
-    for index, pixels in enumerate(detection.thumbnails):
-        data = io.BytesIO()
-        PillowImage.fromarray(pixels).save(data, "JPEG", quality=85)
-        written.add(write_whole(target / f"{event_id(index)}.jpg", data.getvalue()))
+    for index, thumbnail in enumerate(detection.thumbnails):
+        written.add(write_whole(target / f"{event_id(index)}.jpg", thumbnail))
     for stale in set(earlier) - written:
         stale.unlink()
     return target

@@ -1,0 +1,52 @@
+"""`vlmquant reproduce`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmquant.cli import show
+from vlmquant.cli.options import Json, Threads
+from vlmquant.text import counted
+
+
+def reproduce(
+    source: Annotated[str, typer.Argument(help="Which published system: event-detection.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and all that was computed.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The source's data, of event-detection a video; a drawn stand-in otherwise.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="The source's model, a folder or hub id; the bundled drawn-street one otherwise.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Take only so many samples (frames), for a quick look.")] = None,
+    rounds: Annotated[int, typer.Option(help="How often each contender is timed.")] = 3,
+    threads: Threads = None,
+    json_output: Json = False,
+) -> None:
+    """Run the evaluation of a published system again: its method and ours beside the figures that it prints.
+
+    A run that was killed goes on where it was, with the same command.
+    """
+    from vlmquant.lab.reproduce.request import ReproductionRequest
+    from vlmquant.lab.reproduce.run import check_source
+    from vlmquant.lab.reproduce.run import reproduce as run
+    from vlmquant.output import OutputFolder
+    from vlmquant.report.reproduction import COLUMNS, FILES, VERB, table_rows, write_reproduction
+
+    check_source(source)
+    OutputFolder(output, VERB).check(FILES, [] if data is None else [data])
+    asked = ReproductionRequest(
+        output=output, data=data, checkpoint=checkpoint, limit=limit, rounds=rounds, threads=threads
+    )
+    found = run(source, asked, show.tracker(json_output))
+    written = write_reproduction(output, found)
+    if json_output:
+        show.as_json({"files": [str(path) for path in written], **found.to_dict()})
+        return
+    show.table(found.title, COLUMNS, table_rows(found))
+    for said in (*found.stand_ins, *found.notes):
+        show.line(said)
+    show.line(f"{found.computed} of {counted(found.steps, 'step')} computed now, the others were there")
+    for path in written:
+        show.line(f"{path} ({path.stat().st_size / 1024:.0f} KiB)")

@@ -1,0 +1,54 @@
+"""What a reproduction ends in: the source's figures with ours beside them, charts, and what is to be known of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vlmquant.bench.environment import Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure: as the source prints it, ours by its method, ours by the recommended recipe; each "" where none.
+
+    `remark` says where the source's figure does not hold, and why.
+    """
+
+    what: str
+    printed: str = ""
+    its_method: str = ""
+    ours: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Lines over one axis: (x, y) of equal length, by name."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """One source, run again. `stand_ins` says what stood in for the source's model and data; empty where nothing did.
+
+    `facts` are the circumstances, by name. `computed` steps were computed in this call, of `steps`.
+    """
+
+    source: str
+    title: str
+    stand_ins: tuple[str, ...]
+    rows: tuple[Row, ...]
+    charts: tuple[Chart, ...]
+    notes: tuple[str, ...]
+    facts: Mapping[str, str]
+    environment: Environment
+    computed: int
+    steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)

@@ -1,0 +1,79 @@
+"""The page of a reproduction: the source's figures with ours beside them, and the charts."""
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from vlmquant import __version__
+from vlmquant.files import write_whole
+from vlmquant.lab.reproduce.outcome import Chart, Reproduction
+from vlmquant.output import results
+from vlmquant.report.page import Block, Details, Facts, Heading, Notice, Page, Picture, Table, Text, write_page
+from vlmquant.report.plots import plain, png
+
+VERB = "reproduce"
+FILES = ("reproduction.json", "index.html")
+COLUMNS = ("What", "The source prints", "Its method, here", "static-int8, here", "Remark")
+MOST_MARKS = 200
+
+
+def write_reproduction(folder: Path, found: Reproduction) -> list[Path]:
+    """Write reproduction.json and index.html into `folder`; return their paths."""
+    with results(folder, VERB, FILES):
+        written = write_whole(folder / "reproduction.json", json.dumps(found.to_dict(), indent=1) + "\n")
+        return [written, write_page(folder / "index.html", reproduction_page(found))]
+
+
+def reproduction_page(found: Reproduction) -> Page:
+    """Return the page."""
+    machine = found.environment
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if version)
+    facts = [*found.facts.items(), ("Machine", f"{machine.cpu_model}, {machine.cores} cores"), ("Packages", packages)]
+    blocks: list[Block] = []
+    if found.stand_ins:
+        blocks.append(Notice("Stand-ins: the figures here are not of the source's model and data", found.stand_ins))
+    blocks += [
+        Heading("Figures"),
+        Table(columns=COLUMNS, rows=table_rows(found), caption="A dash: the source or the method has no such figure."),
+        *(Text(note) for note in found.notes),
+        Heading("Charts"),
+        *(_picture(chart, found) for chart in found.charts),
+        Heading("How this was made"),
+        Details("Model, data and machine", [Facts(facts)]),
+    ]
+    return Page(
+        title=f"Reproduced: {found.title}",
+        subtitle="on stand-ins" if found.stand_ins else f"{machine.cpu_model}",
+        blocks=blocks,
+        footer=f"Made by vlmquant {__version__}.",
+    )
+
+
+def table_rows(found: Reproduction) -> list[tuple[str, ...]]:
+    """Return the cells of `COLUMNS`, one row a figure."""
+    return [
+        (*(cell or "-" for cell in (row.what, row.printed, row.its_method, row.ours)), row.remark) for row in found.rows
+    ]
+
+
+def chart_figure(chart: Chart) -> Figure:
+    """Draw the lines of a chart."""
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y) in chart.lines.items():
+        axes.plot(x, y, marker="." if len(x) <= MOST_MARKS else "", linewidth=1.2, label=name, alpha=0.8)
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    n = max((len(x) for x, _ in chart.lines.values()), default=0)
+    axes.set_title(f"{chart.title}, n = {n}", loc="left", fontsize=10)
+    axes.margins(x=0.01)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+    plain(axes)
+    return figure
+
+
+def _picture(chart: Chart, found: Reproduction) -> Picture:
+    where = "Stand-ins, see above. " if found.stand_ins else ""
+    drawn = png(chart_figure(chart))
+    return Picture(drawn, alt=f"{chart.title}: {', '.join(chart.lines)}", caption=f"{where}{chart.title}.")
