@@ -123,12 +123,12 @@ def _clear_leftovers(output: Path) -> None:
 
 
 @contextmanager
-def alone(output: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock for writing `output`, a file beside it.
+def alone(output: Path, *, wait: bool = False, lock: Path | None = None) -> Iterator[None]:
+    """Hold the lock for writing `output`: the file `lock`, or where it is None one beside `output`.
 
     Where another run holds it, it is waited for, or without `wait` a VlmQuantError raised.
     """
-    lock = output.with_name(f".{output.name}.lock")
+    lock = output.with_name(f".{output.name}.lock") if lock is None else lock
     try:
         with _locked(lock, wait=wait):
             try:

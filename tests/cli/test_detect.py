@@ -12,6 +12,7 @@ import streetworld
 from fakes import tiny_blip_folder
 from vlmquant.cli import main
 from vlmquant.errors import VideoError
+from vlmquant.files import alone
 from vlmquant.models.spec import ImageSpec
 from vlmquant.video.events import EventRule
 
@@ -226,6 +227,18 @@ def test_a_second_run_replaces_the_first_and_keeps_other_files(run, fake_model, 
     page = (out / "index.html").read_text()
     for name in ("events.jsonl", "events.csv", "events.vtt", "scores.csv", "annotated.mp4"):
         assert f'href="{name}"' in page
+
+
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_writes(run, fake_model, clip, tmp_path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    words = ("detect", clip, "--event", "a dog", "-o", output, "--no-annotate")
+    with alone(output, lock=output / ".detect.lock"):
+        code, _, err = run(*words)
+    assert code == 2
+    assert f"another run is writing to '{output}'" in err
+    assert run(*words)[0] == 0
+    assert not (output / ".detect.lock").exists()
 
 
 def test_two_videos_of_one_name_keep_their_results_apart(run, fake_model, clip: Path, tmp_path: Path) -> None:

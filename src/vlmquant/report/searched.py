@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmquant.errors import VideoError
-from vlmquant.files import write_whole
+from vlmquant.files import alone, write_whole
 from vlmquant.output import OutputFolder, writing
 from vlmquant.progress import Track, silent
 from vlmquant.report.drawing import why_not
@@ -78,11 +78,20 @@ def search_video(
     Raises:
         VideoError: the video cannot be opened or holds no picture.
         DataError: a file cannot be written, or would replace one that `detect` did not make.
+        VlmQuantError: another run is writing to `folder`.
     """
     target = OutputFolder(folder, VERB)
     target.check(search.outputs, [Path(video)])
     target.claim(search.outputs)
-    detection = _detect(video, folder, encoder, search, model_sha256, track)
+    with alone(folder, lock=folder / f".{VERB}.lock"):
+        detection = _detect(video, folder, encoder, search, model_sha256, track)
+        searched = _written(detection, folder, search, notes, track)
+    target.settle()
+    return searched
+
+
+def _written(detection: Detection, folder: Path, search: Search, notes: Sequence[str], track: Track) -> Searched:
+    """Write what was found, but for what was written as it came."""
     files = write_detection(detection, folder, [kind for kind in FILES if kind != "scores"])
     files["scores"] = folder / FILES["scores"]
     if search.keep_embeddings:
@@ -99,7 +108,6 @@ def search_video(
         own = (*own, f"the page and the timeline are left out: {missing}")
     else:
         files |= _draw(detection, folder, (*notes, *own), files)
-    target.settle()
     return Searched(detection, files, own)
 
 
