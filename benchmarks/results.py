@@ -11,6 +11,8 @@ from typing import Any
 import vlmquant
 from vlmquant.bench.environment import this_environment
 from vlmquant.errors import DataError
+from vlmquant.files import digest
+from vlmquant.quantize.recipes.presets import RECIPES
 from vlmquant.tasks.result import save_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,8 +27,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 class ResultFile:
     """The result file at `path` in the making; finished rows wait in the `.partial.json` beside it.
 
-    `head` says what is measured. `rows` starts with those of an earlier start that was stopped. Raises DataError where
-    the partial file has another head.
+    `head` says what is measured. `rows` starts with those of an earlier start that was stopped; rows of other code or
+    presets are measured again. Raises DataError where the partial file has another head.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
@@ -41,13 +43,17 @@ class ResultFile:
         try:
             found = json.loads(self._partial.read_text(encoding="utf-8"))
             same, starts, rows = found["head"] == self._head, found["starts"], found["rows"]
-        except (ValueError, KeyError, TypeError):
+            todays = _makes(starts[-1]) == _makes(self._starts[0])
+        except (ValueError, KeyError, TypeError, IndexError):
             same = False
         if not same:
             raise DataError(
                 f"{self._partial} holds rows of another model, data or options; delete it or choose another output"
             )
-        self._starts, self.rows = [*starts, *self._starts], rows
+        if todays:
+            self._starts, self.rows = [*starts, *self._starts], rows
+        else:
+            print(f"{self._partial} was made by other code or presets; its {len(rows)} rows are measured again")
 
     def add(self, name: str, row: Any) -> None:
         """Keep a finished row; it is on disk when this returns."""
@@ -64,17 +70,33 @@ class ResultFile:
 def provenance() -> dict[str, Any]:
     """Return the machine as it is now, and the code that runs: None where no commit tells."""
     ours = Path(vlmquant.__file__).is_relative_to(ROOT)
-    return {"environment": asdict(this_environment()), "code": code_state(ROOT) if ours else None}
+    code = code_state(ROOT) if ours else None
+    return {"environment": asdict(this_environment()), "code": code, "presets": preset_hashes()}
+
+
+def preset_hashes() -> dict[str, str]:
+    """Return a short hash of every preset as it is now: a result made by another form of one is told by it."""
+    return {name: digest(recipe.to_dict())[:16] for name, recipe in RECIPES.items()}
 
 
 def code_state(root: Path) -> dict[str, Any] | None:
-    """Return the commit checked out in `root` and whether files other than results differ from it; None without git."""
+    """Return the commit checked out in `root` and whether files other than results differ from it; None without git.
+
+    Where they do, `diff_sha256` tells one change of the tracked files from another.
+    """
+    own = ("--", ".", ":(exclude)benchmarks/results")
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+        changed = bool(_git(root, "status", "--porcelain", *own))
+        diff = digest(_git(root, "diff", "HEAD", *own)) if changed else None
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit, "changed": bool(changed)}
+    return {"commit": commit, "changed": changed, **({"diff_sha256": diff} if changed else {})}
+
+
+def _makes(start: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what of a start decides its rows, beside the head."""
+    return start["code"], start["presets"]
 
 
 def _git(root: Path, *words: str) -> str:

@@ -3,7 +3,7 @@
 import ast
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ import pytest
 
 from benchmarks import events_street
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.results import RESULTS, ROOT, ResultFile, code_state
+from benchmarks.results import RESULTS, ROOT, ResultFile, code_state, preset_hashes
 from benchmarks.tables.pages import PAGES, TABLE, TABLES, filled
+from benchmarks.tables.stale import why_stale
 from streetworld.videos import EVENT_NAMES
 from vlmquant.errors import DataError, VlmQuantError
+from vlmquant.quantize.recipes.presets import RECIPES
 from vlmquant.tasks.events import score_events
 
 HEAD = {"model": "a CLIP", "calibration": ("64 images",)}
@@ -49,7 +51,7 @@ def test_a_result_says_what_was_measured_where_and_by_which_code(tmp_path: Path)
     result = ResultFile(tmp_path / "found.json", HEAD)
     result.save({"rows": {"one": 1}})
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert list(found) == ["model", "calibration", "rows", "environment", "code"]
+    assert list(found) == ["model", "calibration", "rows", "environment", "code", "presets"]
     assert found["environment"]["cores"] >= 1
     assert found["code"] == code_state(ROOT)
 
@@ -64,8 +66,36 @@ def test_a_stopped_run_goes_on_and_says_that_it_started_twice(tmp_path: Path) ->
     again.save({"rows": again.rows})
     found = json.loads(output.read_text(encoding="utf-8"))
     assert found["rows"] == {"one": {"top1": 0.5}, "two": {"top1": 0.25}}
-    assert [set(start) for start in found["earlier_starts"]] == [{"environment", "code"}]
+    assert [set(start) for start in found["earlier_starts"]] == [{"environment", "code", "presets"}]
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("other", ["code_state", "preset_hashes"])
+def test_rows_of_other_code_or_presets_are_measured_again(tmp_path: Path, monkeypatch, capsys, other: str) -> None:
+    ResultFile(tmp_path / "found.json", HEAD).add("one", {"top1": 0.5})
+    monkeypatch.setattr(f"benchmarks.results.{other}", lambda *_: {"another": "one"})
+    assert ResultFile(tmp_path / "found.json", HEAD).rows == {}
+    assert "its 1 rows are measured again" in capsys.readouterr().out
+
+
+def test_a_table_says_which_of_its_files_todays_code_would_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {"code": {"commit": "a"}, "presets": preset_hashes(), "recipes": {"static-int8": {"both": 1}}}
+    assert why_stale(content) == ""
+    assert why_stale({**content, "code": None}) == "the file names no commit"
+    assert why_stale({"code": {"commit": "a"}, "rows": [RECIPES["w4a8"].to_dict()]}) == ""
+    edited = replace(RECIPES["static-int8"], bias_correction=not RECIPES["static-int8"].bias_correction)
+    monkeypatch.setitem(RECIPES, "static-int8", edited)
+    assert why_stale(content) == "other forms of static-int8"
+    assert why_stale({**content, "recipes": {"w4a8": {}}}) == ""
+    assert why_stale({"code": {"commit": "a"}, "rows": [edited.to_dict()]}) == ""
+
+
+def test_a_recipe_that_is_edited_makes_the_tables_differ_from_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "results.md"
+    assert filled(page.read_text(encoding="utf-8")) == page.read_text(encoding="utf-8")
+    edited = replace(RECIPES["int4-weights"], bias_correction=not RECIPES["int4-weights"].bias_correction)
+    monkeypatch.setitem(RECIPES, "int4-weights", edited)
+    assert filled(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("content", ['{"static-int8": {}}', "[]", "{", '{"head": {}, "starts": [], "rows": {}}'])
@@ -94,7 +124,13 @@ def test_code_that_differs_from_its_commit_is_told_apart(tmp_path: Path) -> None
     (results / "found.json").write_text('{"a": 1}\n')
     assert code_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "changed": False}
     (tmp_path / "code.py").write_text("2\n")
-    assert code_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "changed": True}
+    once = code_state(tmp_path)
+    (tmp_path / "code.py").write_text("3\n")
+    again = code_state(tmp_path)
+    for found in (once, again):
+        assert found is not None
+        assert (found["commit"], found["changed"]) == (git("rev-parse", "HEAD"), True)
+    assert once != again
     assert code_state(tmp_path / "absent") is None
 
 

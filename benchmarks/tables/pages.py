@@ -7,34 +7,48 @@ python -m benchmarks tables --check
 import argparse
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.results import ROOT
 from benchmarks.tables import clip, language, methods, portable
+from benchmarks.tables.stale import remarks
 from vlmquant.errors import VlmQuantError, unknown
 from vlmquant.files import write_whole
 
 TABLE = re.compile(r"(<!-- table:(\w+) -->).*?(<!-- /table -->)", re.DOTALL)
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-TABLES: dict[str, Callable[[], str]] = {
-    "headline": clip.headline,
-    "bench": clip.bench,
-    "bench_zen4": partial(clip.bench, "bench-vit-b-32-zen4"),
-    "accuracy": clip.accuracy,
-    "events": clip.events,
-    "peers": methods.peers,
-    "peers_speed": methods.peers_speed,
-    "stress": methods.stress,
-    "methods": methods.methods,
-    "ablation": methods.ablation,
-    "full_size": methods.full_size,
-    "budget": methods.budget,
-    "recovery": methods.recovery,
-    "blip": language.blip,
-    "blip_accuracy": language.blip_accuracy,
-    "language": language.language,
-    "portability": portable.portability,
-    "portable": portable.portable,
+
+
+@dataclass(frozen=True)
+class Table:
+    """What makes a table, and the result files that it shows."""
+
+    make: Callable[[], str]
+    files: tuple[str, ...]
+
+
+_BENCH, _ZEN4 = "bench-vit-b-32", "bench-vit-b-32-zen4"
+_METHODS = tuple(f"methods-{name}" for name in methods.MODELS)
+TABLES: dict[str, Table] = {
+    "headline": Table(clip.headline, (_BENCH,)),
+    "bench": Table(clip.bench, (_BENCH,)),
+    "bench_zen4": Table(partial(clip.bench, _ZEN4), (_ZEN4,)),
+    "accuracy": Table(clip.accuracy, tuple(clip.MODELS)),
+    "events": Table(clip.events, ("events-street",)),
+    "peers": Table(methods.peers, tuple(methods.PEERS)),
+    "peers_speed": Table(methods.peers_speed, ("peers-vit-b-32",)),
+    "stress": Table(methods.stress, tuple(methods.STRESS)),
+    "methods": Table(methods.methods, _METHODS),
+    "ablation": Table(methods.ablation, _METHODS),
+    "full_size": Table(methods.full_size, ("full-size",)),
+    "budget": Table(methods.budget, ("budget-vit-b-32",)),
+    "recovery": Table(methods.recovery, tuple(methods.RECOVERY)),
+    "blip": Table(language.blip, ("bench-blip-base",)),
+    "blip_accuracy": Table(language.blip_accuracy, ("blip-street",)),
+    "language": Table(language.language, ("guided-street", "coattention-street")),
+    "portability": Table(portable.portability, ("portability",)),
+    "portable": Table(portable.portable, tuple(portable.PORTABLE)),
 }
 
 
@@ -63,4 +77,5 @@ def filled(text: str) -> str:
 def _made(name: str) -> str:
     if name not in TABLES:
         raise unknown(VlmQuantError, "table", name, TABLES)
-    return TABLES[name]()
+    table = TABLES[name]
+    return table.make() + remarks(table.files)
