@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.results import ROOT
-from benchmarks.tables import clip, language, methods, portable
+from benchmarks.tables import clip, coverage, language, methods, portable
 from benchmarks.tables.stale import remarks
 from vlmquant.errors import VlmQuantError, unknown
 from vlmquant.files import write_whole
@@ -35,6 +35,7 @@ TABLES: dict[str, Table] = {
     "bench": Table(clip.bench, (_BENCH,)),
     "bench_zen4": Table(partial(clip.bench, _ZEN4), (_ZEN4,)),
     "accuracy": Table(clip.accuracy, tuple(clip.MODELS)),
+    "coverage": Table(coverage.coverage, ("coverage",)),
     "events": Table(clip.events, ("events-street",)),
     "peers": Table(methods.peers, tuple(methods.PEERS)),
     "peers_speed": Table(methods.peers_speed, ("peers-vit-b-32",)),

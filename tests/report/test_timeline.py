@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 
 from tests.detections import SHOWN, found, hostile_detection, sample_detection
-from vlmquant.report.timeline import timeline_figure
+from vlmquant.report.timeline import STRETCHES, outline, timeline_figure
 from vlmquant.video.score import EventQuery
 
 
@@ -40,3 +40,13 @@ def test_the_timeline_shows_names_literally_and_shortens_long_ones() -> None:
     figure.draw_without_rendering()
     long = replace(hostile, queries=(EventQuery("word " * 100, ("a dog",)),), events=())
     assert len(timeline_figure(long).axes[0].get_title(loc="left")) < 120
+
+
+def test_a_long_line_is_drawn_by_its_outline():
+    scores = np.random.default_rng(0).random(20_000).astype(np.float32)
+    scores[12_345], scores[777] = 2.0, -1.0
+    seen = outline(scores)
+    assert len(seen) <= 2 * STRETCHES
+    assert {777, 12_345} <= set(seen.tolist())
+    assert (np.diff(seen) > 0).all()
+    np.testing.assert_array_equal(outline(scores[: 2 * STRETCHES]), np.arange(2 * STRETCHES))

@@ -28,7 +28,7 @@ from vlmquant.video.detect import Detection
 from vlmquant.video.events import EventRule
 from vlmquant.video.write import THUMBNAILS
 
-MOST_PICTURES = 120
+MOST_PICTURES = 48
 """Each is about 10 KiB in the page; with thousands a browser takes long to open it."""
 
 
@@ -39,13 +39,15 @@ def detection_page(
     facts: Mapping[str, Mapping[str, str]] | None = None,
     truth: Sequence[EventSpan] = (),
     files: Mapping[str, str] | None = None,
+    timeline: bytes | None = None,
     footer: str = "",
 ) -> Page:
     """Return the whole page of a detection.
 
     `notes` are sentences about the run, such as where its model came from; they come first. `facts` are further
     groups of names and values, such as {"Model": ..., "Environment": ...}; `truth` adds the true events to the
-    timeline. `files` are paths of what lies beside the page, by what it is; the page links to them.
+    timeline. `files` are paths of what lies beside the page, by what it is; the page links to them. `timeline` is what
+    `timeline_png` gave, where it was drawn before.
     """
     info = detection.info
     return Page(
@@ -55,7 +57,7 @@ def detection_page(
             *note_blocks(notes),
             *warning_blocks(detection),
             key_figures(detection),
-            *event_blocks(detection, truth),
+            *event_blocks(detection, truth, timeline),
             *link_blocks(files or {}),
             *latency_blocks(detection),
             *fact_blocks({**run_facts(detection), **(facts or {})}),
@@ -105,10 +107,10 @@ def key_figures(detection: Detection) -> KeyFigures:
     )
 
 
-def event_blocks(detection: Detection, truth: Sequence[EventSpan] = ()) -> list[Block]:
+def event_blocks(detection: Detection, truth: Sequence[EventSpan] = (), drawn: bytes | None = None) -> list[Block]:
     """The timeline, a thumbnail of each event at its peak, and the events as a table."""
     timeline = Picture(
-        timeline_png(detection, truth),
+        timeline_png(detection, truth) if drawn is None else drawn,
         alt=f"Probability over time of {_listed(detection.names)}, with the events found",
         caption="Probability of each event in every frame searched. Dashed: an event needs one frame above it; dotted: "
         "and goes on while it stays above. Bars below zero: what was found" + (" and what is true." if truth else "."),

@@ -120,9 +120,10 @@ def _draw(detection: Detection, folder: Path, notes: Sequence[str], files: Mappi
     drawn = {"timeline": folder / TIMELINE, "page": folder / PAGE}
     linked = {words: files[kind].name for kind, words in _LINKED.items() if kind in files}
     with writing(drawn["timeline"]):
-        write_whole(drawn["timeline"], timeline_png(detection))
+        timeline = timeline_png(detection)
+        write_whole(drawn["timeline"], timeline)
     with writing(drawn["page"]):
-        write_page(drawn["page"], detection_page(detection, notes, files=linked))
+        write_page(drawn["page"], detection_page(detection, notes, files=linked, timeline=timeline))
     return drawn
 
 

@@ -3,18 +3,24 @@
 import io
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from vlmquant.metrics.events import EventSpan
+from vlmquant.models.spec import FloatArray
 from vlmquant.text import printable
 from vlmquant.video.detect import Detection
 
 _SCORE, _FOUND, _TRUE = "#1f4e79", "#e07b00", "#2e8b57"
 _LONGEST_LABEL = 100
+STRETCHES = 1500
+"""More than the pixels of the picture's width."""
 _FOUND_BAR, _TRUE_BAR = (-0.16, 0.10), (-0.30, 0.10)
 """Bottom and height, in the units of the score axis: both lie below probability 0."""
 
@@ -29,7 +35,9 @@ def timeline_figure(detection: Detection, truth: Sequence[EventSpan] = ()) -> Fi
     figure = Figure(figsize=(11, 1.0 + 1.35 * rows), layout="constrained")
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     for column, (axes, name, rule) in enumerate(zip(panels, detection.names, detection.rules, strict=True)):
-        axes.step(detection.pts_seconds, detection.scores[:, column], where="post", color=_SCORE, linewidth=1.0)
+        scores = detection.scores[:, column]
+        seen = outline(scores)
+        axes.step(detection.pts_seconds[seen], scores[seen], where="post", color=_SCORE, linewidth=1.0)
         axes.axhline(rule.on, color="0.35", linewidth=0.8, linestyle="--")
         axes.axhline(rule.off, color="0.35", linewidth=0.8, linestyle=":")
         found = [event for event in detection.events if event.name == name]
@@ -52,6 +60,19 @@ def timeline_figure(detection: Detection, truth: Sequence[EventSpan] = ()) -> Fi
     )
     _legend(figure, detection, with_truth=bool(truth))
     return figure
+
+
+def outline(scores: FloatArray) -> NDArray[np.int64]:
+    """Return the indices to draw of (n,) scores: all, or of many the least and the greatest of each stretch.
+
+    A picture has no room for more, and memory for drawing does not grow with the length of a video.
+    """
+    if len(scores) <= 2 * STRETCHES:
+        return np.arange(len(scores))
+    borders = np.linspace(0, len(scores), STRETCHES + 1).astype(np.int64)
+    stretches = [slice(start, stop) for start, stop in pairwise(borders)]
+    extremes = [[part.start + find(scores[part]) for find in (np.argmin, np.argmax)] for part in stretches]
+    return np.unique(np.asarray(extremes, dtype=np.int64))
 
 
 def timeline_png(detection: Detection, truth: Sequence[EventSpan] = (), dpi: int = 120) -> bytes:
