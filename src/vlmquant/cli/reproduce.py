@@ -11,15 +11,21 @@ from vlmquant.text import counted
 
 
 def reproduce(
-    source: Annotated[str, typer.Argument(help="Which published system: event-detection.")],
+    source: Annotated[str, typer.Argument(help="Which published system: event-detection, blip-int8.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and all that was computed.")],
     data: Annotated[
-        Path | None, typer.Option(help="The source's data, of event-detection a video; a drawn stand-in otherwise.")
+        Path | None,
+        typer.Option(
+            help="The source's data: of event-detection a video, of blip-int8 a folder of captioned pictures; a drawn "
+            "stand-in otherwise."
+        ),
     ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="The source's model, a folder or hub id; the bundled drawn-street one otherwise.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Take only so many samples (frames), for a quick look.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Take only so many samples (frames, pictures), for a quick look.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="How often each contender is timed.")] = 3,
     threads: Threads = None,
     json_output: Json = False,
