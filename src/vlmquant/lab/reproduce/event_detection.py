@@ -3,8 +3,7 @@
 The source runs `openai/clip-vit-base-patch32` on an 82-frame video. Its figures are those of docs/sources.md.
 """
 
-import json
-import tempfile
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from vlmquant.lab.reproduce.outcome import Chart, Reproduction, Row
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.metrics.events import EventCounts, count_by_iou
 from vlmquant.opening.first_use import BUNDLED, RECIPE, bundled_calibration, calibration_from_videos
-from vlmquant.process import WorkerFailed, run_program
+from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import Track, silent
 
 TITLE = "Semantic event detection with an optimized CLIP"
@@ -33,6 +32,7 @@ STREET_CONCEPTS = ("a person walking", "a vehicle stopping", "a crowded street")
 FRAMES, FPS = 82, 5.0
 """The length of the source's video, and how many frames a second are looked at."""
 VIDEO_SEED = 1
+WORKER = (sys.executable, "-P", "-m", "vlmquant.lab.reproduce.frames_worker")
 TIMEOUT_SECONDS = 4 * 3600.0
 MB = 1e6
 
@@ -71,7 +71,7 @@ def event_detection(asked: ReproductionRequest, track: Track = silent) -> Reprod
         charts=charts(turns, events),
         notes=_notes(turns),
         facts={
-            "Model": Path(checkpoint).name,
+            "Model": asked.checkpoint or checkpoint.name,
             "Video": f"{video.name}, {len(turns[FLOAT][0]['pts_seconds'])} frames looked at, {FPS:g} a second",
             "Contenders": f"{asked.rounds} turns each, alternated, every turn in a process of its own, batch 1, "
             f"{asked.used_threads} threads",
@@ -251,12 +251,8 @@ def _quantize(checkpoint: Path, video: Path, bundle: Path, asked: ReproductionRe
 
 
 def _in_its_own_process(request: Mapping[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="vlmquant-reproduce-") as name:
-        asked, answered = Path(name) / "request.json", Path(name) / "answer.json"
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        try:
-            run_program("vlmquant.lab.reproduce.frames_worker", [asked, answered], request["threads"], TIMEOUT_SECONDS)
-        except WorkerFailed as error:
-            raise EngineError(f"{request['contender']} failed: {error}") from error
-        found: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
-        return found
+    try:
+        with WorkerProcess(request["threads"], WORKER) as worker:
+            return worker.ask({"command": "look", **request}, TIMEOUT_SECONDS)
+    except WorkerFailed as error:
+        raise EngineError(f"{request['contender']} failed: {error}") from error

@@ -1,22 +1,19 @@
-"""One contender of `event-detection` looks at a video in its own process: frames_worker REQUEST.json ANSWER.json.
+"""One contender of `event-detection` looks at a video in its own process; a request holds all that it needs.
 
 The answer holds times, probabilities and milliseconds of every frame, the events, and what the model weighs.
 """
 
 import io
-import json
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from vlmquant.bench.worker import peak_rss_bytes
-from vlmquant.files import write_whole
 from vlmquant.opening import TORCH, RunsOn, open_named
+from vlmquant.process import answer_requests
 from vlmquant.video.score import EventQuery
 from vlmquant.video.sources import open_source
 from vlmquant.video.watch import VideoEncoder, watch
@@ -82,5 +79,4 @@ def look(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asked, answered = map(Path, sys.argv[1:])
-    write_whole(answered, json.dumps(look(json.loads(asked.read_text(encoding="utf-8")))))
+    answer_requests(look)
