@@ -103,6 +103,8 @@ def _compile(model: Any, path: Path, threads: int | None, precision: str, arithm
     if arithmetic != "integer":
         # Without its low-precision transformations the plugin multiplies float32 numbers, quantized or not.
         properties["LP_TRANSFORMS_MODE"] = "NO"
+        # On CPUs with VNNI it would round the inputs of products with 8-bit weights to 8 bits, by groups of 32.
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     try:
         return _import().Core().compile_model(model, "CPU", properties)
     except RuntimeError as error:
