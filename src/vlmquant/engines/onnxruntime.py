@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU."""
 
-import importlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from vlmquant.engines.audit import Coverage, Kernel, Layer, convolution_macs, ma
 from vlmquant.engines.cpu import Cpu, this_cpu
 from vlmquant.engines.entry import Activations, Engine, Preference
 from vlmquant.engines.graph import GraphSession, Port
-from vlmquant.engines.session import AnyArray, Arithmetic, Session, check_request
+from vlmquant.engines.session import AnyArray, Arithmetic, Session, check_request, import_engine
 from vlmquant.errors import EngineError
 
 NAME = "onnxruntime"
@@ -92,10 +91,7 @@ def audit(path: Path, *examples: AnyArray) -> Coverage:
 
 
 def _import() -> Any:
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise EngineError("the engine onnxruntime is not installed; run: pip install onnxruntime") from error
+    return import_engine("onnxruntime")
 
 
 def _options(threads: int | None, arithmetic: Arithmetic) -> Any:

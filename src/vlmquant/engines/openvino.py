@@ -1,6 +1,5 @@
 """OpenVINO on the CPU."""
 
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from vlmquant.engines.audit import Coverage, Kernel, Layer, convolution_macs, ma
 from vlmquant.engines.cpu import Cpu
 from vlmquant.engines.entry import Activations, Engine, Preference
 from vlmquant.engines.graph import GraphSession, Port
-from vlmquant.engines.session import AnyArray, Arithmetic, Session, check_request
+from vlmquant.engines.session import AnyArray, Arithmetic, Session, check_request, import_engine
 from vlmquant.errors import EngineError
 
 NAME = "openvino"
@@ -89,10 +88,7 @@ def capabilities() -> tuple[str, ...]:
 def _import() -> Any:
     # Else the import itself sends statistics over the network; openvino has a stub for where this is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise EngineError("the engine openvino is not installed; run: pip install openvino") from error
+    return import_engine("openvino")
 
 
 def _compile(model: Any, path: Path, threads: int | None, precision: str, arithmetic: Arithmetic) -> Any:

@@ -1,5 +1,6 @@
 """What both engines hand back: one loaded graph as a function from an array to an array."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
@@ -82,6 +83,26 @@ class Session(Closable[Callable[[AnyArray], AnyArray]]):
                 f"the graph takes {self.input_dtype} of shape ({expected}) without empty axes, "
                 f"got {inputs.dtype} of shape {inputs.shape}"
             )
+
+
+def import_engine(package: str) -> Any:
+    """Import an engine's package. Raises EngineError where it is missing or broken.
+
+    A signal that arrives meanwhile comes out of the package as an ImportError; it goes on as what it was.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        inner = error.__cause__ or error.__context__
+        while inner is not None:
+            if isinstance(inner, KeyboardInterrupt | SystemExit):
+                raise inner from None
+            inner = inner.__cause__ or inner.__context__
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise EngineError(f"the engine {package} is not installed; run: pip install {package}") from error
+        raise EngineError(
+            f"the engine {package} cannot be loaded ({error}); run: pip install --force-reinstall {package}"
+        ) from error
 
 
 def check_request(engine: str, path: Path, threads: int | None, precision: str, precisions: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             raise DataError(f"{path} is larger than {_LARGEST_BYTES:,} bytes; expected a list of events in TOML")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected a TOML file of events") from error
     except (ValueError, RecursionError) as error:
