@@ -35,7 +35,7 @@ def why_stale(result: Mapping[str, Any]) -> str:
 
 def _is_todays(values: Mapping[str, Any]) -> bool:
     try:
-        return Recipe.from_dict(dict(values)) == RECIPES.get(values["name"], None)
+        return Recipe.from_dict(dict(values)) == RECIPES.get(values["name"])
     except (RecipeError, TypeError):
         return False
 

@@ -12,6 +12,7 @@ from fakes import tiny_blip_folder
 from vlmquant.data.images import ArchiveImage, EncodedImage, FileImage, LazyImages
 from vlmquant.errors import DataError, EngineError, ModelError
 from vlmquant.lab.reproduce import blip_int8 as source
+from vlmquant.lab.reproduce import turns as in_turn
 from vlmquant.lab.reproduce.caption_figures import rows
 from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OURS, caption, pictures, places
 from vlmquant.lab.reproduce.request import ReproductionRequest
@@ -69,15 +70,15 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     request = ReproductionRequest(
         output=tmp_path / "run", data=coco, checkpoint=str(blip), limit=SCORED, rounds=1, threads=1
     )
-    real, turns = source._in_its_own_process, []
+    real, turns = in_turn.in_its_own_process, []
 
-    def dies_in_the_second(asked: dict[str, Any]) -> dict[str, Any]:
+    def dies_in_the_second(worker: str, asked: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         turns.append(asked["contender"])
         if len(turns) == 2:
             raise KeyboardInterrupt
-        return real(asked)
+        return real(worker, asked, timeout_seconds)
 
-    monkeypatch.setattr(source, "_in_its_own_process", dies_in_the_second)
+    monkeypatch.setattr(in_turn, "in_its_own_process", dies_in_the_second)
     monkeypatch.setattr(source, "_contenders", lambda: (FLOAT, DYNAMIC, OURS))
     with pytest.raises(KeyboardInterrupt):
         reproduce("blip-int8", request)
@@ -167,12 +168,12 @@ def test_what_cannot_be_run_is_said(blip: Path, coco: Path, tmp_path: Path) -> N
         reproduce("blip-int8", ReproductionRequest(output=tmp_path, data=coco, checkpoint=str(answerer)))
     asked = {"contender": OURS, "bundle": str(tmp_path / "nowhere"), "threads": 1, "pictures": []}
     with pytest.raises(EngineError, match=r"static-int8 failed: .*nowhere"):
-        source._in_its_own_process(asked)
+        in_turn.in_its_own_process(source.WORKER, asked, 60)
 
 
 def test_the_page_says_that_stand_ins_stood_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "STREET_PICTURES", 2)
-    monkeypatch.setattr(source, "_in_its_own_process", lambda asked: written("a bus", "a car at night"))
+    monkeypatch.setattr(in_turn, "in_its_own_process", lambda *_: written("a bus", "a car at night"))
     monkeypatch.setattr(source, "_quantize", lambda *_: {"calibrated_on": "street scenes", "on_scored": False})
     found = reproduce("blip-int8", ReproductionRequest(output=tmp_path, rounds=1))
     assert len(found.stand_ins) == 2

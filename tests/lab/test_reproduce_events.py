@@ -9,6 +9,7 @@ import pytest
 import streetworld
 from vlmquant.errors import DataError, EngineError
 from vlmquant.lab.reproduce import event_detection as source
+from vlmquant.lab.reproduce import turns as in_turn
 from vlmquant.lab.reproduce.frames_worker import DYNAMIC, FLOAT, OURS
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.request import ReproductionRequest
@@ -46,15 +47,15 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     request = ReproductionRequest(
         output=tmp_path / "run", data=video, checkpoint=str(tiny_checkpoint), limit=FRAMES, rounds=1, threads=1
     )
-    real, turns = source._in_its_own_process, []
+    real, turns = in_turn.in_its_own_process, []
 
-    def dies_in_the_second(asked: dict[str, Any]) -> dict[str, Any]:
+    def dies_in_the_second(worker: str, asked: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         turns.append(asked["contender"])
         if len(turns) == 2:
             raise KeyboardInterrupt
-        return real(asked)
+        return real(worker, asked, timeout_seconds)
 
-    monkeypatch.setattr(source, "_in_its_own_process", dies_in_the_second)
+    monkeypatch.setattr(in_turn, "in_its_own_process", dies_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         reproduce("event-detection", request)
     found = reproduce("event-detection", request)
@@ -112,11 +113,13 @@ def test_what_cannot_be_run_is_said(tiny_checkpoint: Path, tmp_path: Path) -> No
     with pytest.raises(DataError, match="rounds must be at least 1, got 0"):
         ReproductionRequest(output=tmp_path, rounds=0)
     with pytest.raises(EngineError, match=r"static-int8 failed: .*nowhere"):
-        source._in_its_own_process({"contender": OURS, "bundle": str(tmp_path / "nowhere"), "threads": 1})
+        in_turn.in_its_own_process(
+            source.WORKER, {"contender": OURS, "bundle": str(tmp_path / "nowhere"), "threads": 1}, 60
+        )
 
 
 def test_the_page_says_that_stand_ins_stood_in(tiny_checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(source, "_in_its_own_process", lambda asked: seen(parameter_bytes=1))
+    monkeypatch.setattr(in_turn, "in_its_own_process", lambda *_: seen(parameter_bytes=1))
     monkeypatch.setattr(source, "_quantize", lambda *_: {})
     found = reproduce("event-detection", ReproductionRequest(output=tmp_path, rounds=1))
     assert len(found.stand_ins) == 2

@@ -4,7 +4,6 @@ The source runs `Salesforce/blip-image-captioning-base` on 25 to 50 pictures of 
 docs/sources.md.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -20,17 +19,17 @@ from vlmquant.checkpoints.hub import resolve
 from vlmquant.data.images import LazyImages
 from vlmquant.data.reader import read
 from vlmquant.data.sets import CaptionedImages, summarize
-from vlmquant.errors import DataError, EngineError
+from vlmquant.errors import DataError
 from vlmquant.files import digest, write_whole
 from vlmquant.lab.reproduce.caption_figures import Turns, chart, rows
 from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OPTIONS, OURS, places
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Reproduction
 from vlmquant.lab.reproduce.request import ReproductionRequest
+from vlmquant.lab.reproduce.turns import taken
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.opening.first_use import BUNDLED
 from vlmquant.opening.named import wrong_head
-from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.text import counted, csv_table
@@ -39,7 +38,7 @@ TITLE = "Captioning in production with BLIP in INT8"
 RECIPES = {"vision": "static-int8", "decoder": "static-int8"}
 """What `vlmquant quantize` takes for a BLIP where no recipe is named."""
 STREET, STREET_PICTURES = "drawn-street-captions", 50
-WORKER = (sys.executable, "-P", "-m", "vlmquant.lab.reproduce.captions_worker")
+WORKER = "vlmquant.lab.reproduce.captions_worker"
 START_SECONDS, PICTURE_SECONDS = 1800.0, 60.0
 """The longest that a contender may take to start, and on top for each picture."""
 
@@ -74,11 +73,8 @@ def blip_int8(asked: ReproductionRequest, track: Track = silent) -> Reproduction
         "threads": asked.used_threads,
         "pictures": places(data.images),
     }
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in _contenders()}
-    for turn in range(asked.rounds):
-        for name, found in turns.items():
-            one = partial(_in_its_own_process, {**request, "contender": name})
-            found.append(kept.once(f"{name} round {turn + 1}", one))
+    seconds = START_SECONDS + PICTURE_SECONDS * len(data)
+    turns = taken(kept, _contenders(), asked.rounds, WORKER, request, seconds)
     return Reproduction(
         source="blip-int8",
         title=TITLE,
@@ -228,12 +224,3 @@ def _quantize(
         recipes = {component: get_recipe(recipe) for component, recipe in RECIPES.items()}
         quantize_model(load_blip(named), recipes, calibration, bundle, track=track)
     return {"calibrated_on": calibration.images_from, "on_scored": on_scored}
-
-
-def _in_its_own_process(request: Mapping[str, Any]) -> dict[str, Any]:
-    seconds = START_SECONDS + PICTURE_SECONDS * len(request["pictures"])
-    try:
-        with WorkerProcess(request["threads"], WORKER) as worker:
-            return worker.ask({"command": "caption", **request}, seconds)
-    except WorkerFailed as error:
-        raise EngineError(f"{request['contender']} failed: {error}") from error

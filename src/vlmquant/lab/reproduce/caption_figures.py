@@ -7,10 +7,10 @@ from vlmquant.bench.measure import median, paired_ratio, quantile
 from vlmquant.data.sets import CaptionedImages
 from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OURS
 from vlmquant.lab.reproduce.outcome import Chart, Row
+from vlmquant.lab.reproduce.turns import MB, ratio_in_words
 from vlmquant.tasks.captioning import compare_captions, score_captions
 from vlmquant.tasks.compare import Change
 
-MB = 1e6
 SCORES = ("BLEU-4", "CIDEr")
 LEAST_SHOWN = 0.0005
 """Smaller scores are 0.000 in the table."""
@@ -105,8 +105,7 @@ def _seconds(found: list[dict[str, Any]], q: float) -> str:
 
 def _ratio(turns: Turns, name: str) -> str:
     base, other = ([median(turn["seconds"]) for turn in turns[each]] for each in (FLOAT, name))
-    ratio = paired_ratio(base, other)
-    return f"{ratio.median:.2f} ({ratio.lowest:.2f} to {ratio.highest:.2f} by turn)"
+    return ratio_in_words(paired_ratio(base, other))
 
 
 def _per_second(found: list[dict[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 """One contender of `blip-int8` in its own process: JSON lines in, JSON lines out, see `vlmquant.process`.
 
-    {"command": "caption", "contender": name, "checkpoint": ..., "bundle": ..., "threads": n, "pictures": [...]}
+    {"command": "run", "contender": name, "checkpoint": ..., "bundle": ..., "threads": n, "pictures": [...]}
 
 The answer holds the caption and the seconds of every picture, and what the model weighs.
 """

@@ -3,7 +3,6 @@
 The source runs `openai/clip-vit-base-patch32` on an 82-frame video. Its figures are those of docs/sources.md.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,20 @@ from typing import Any
 import numpy as np
 
 from vlmquant.bench.environment import this_environment
-from vlmquant.bench.measure import Ratio, median, paired_ratio, quantile
+from vlmquant.bench.measure import median, paired_ratio, quantile
 from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.checkpoints.hub import resolve
-from vlmquant.errors import DataError, EngineError
-from vlmquant.files import sha256_of
+from vlmquant.errors import DataError
+from vlmquant.files import digest, sha256_of
 from vlmquant.lab.reproduce.frames_worker import CONTENDERS, DYNAMIC, FLOAT, OURS
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Chart, Reproduction, Row
 from vlmquant.lab.reproduce.request import ReproductionRequest
+from vlmquant.lab.reproduce.turns import MB, ratio_in_words, taken
 from vlmquant.metrics.events import EventCounts, count_by_iou
 from vlmquant.opening.first_use import BUNDLED, RECIPE, bundled_calibration, calibration_from_videos
-from vlmquant.process import WorkerFailed, WorkerProcess
 from vlmquant.progress import Track, silent
+from vlmquant.quantize.recipes.presets import get_recipe
 
 TITLE = "Semantic event detection with an optimized CLIP"
 CONCEPTS = ("a person walking", "a vehicle stopping", "a crowded scene")
@@ -32,9 +32,8 @@ STREET_CONCEPTS = ("a person walking", "a vehicle stopping", "a crowded street")
 FRAMES, FPS = 82, 5.0
 """The length of the source's video, and how many frames a second are looked at."""
 VIDEO_SEED = 1
-WORKER = (sys.executable, "-P", "-m", "vlmquant.lab.reproduce.frames_worker")
+WORKER = "vlmquant.lab.reproduce.frames_worker"
 TIMEOUT_SECONDS = 4 * 3600.0
-MB = 1e6
 
 
 def event_detection(asked: ReproductionRequest, track: Track = silent) -> Reproduction:
@@ -46,7 +45,7 @@ def event_detection(asked: ReproductionRequest, track: Track = silent) -> Reprod
     video, drawn = _video(asked)
     stand_ins = (*stand_ins, *drawn)
     events = STREET_CONCEPTS if asked.checkpoint is None else CONCEPTS
-    request = {
+    request: dict[str, Any] = {
         "checkpoint": str(checkpoint),
         "video": str(video),
         "events": events,
@@ -54,15 +53,16 @@ def event_detection(asked: ReproductionRequest, track: Track = silent) -> Reprod
         "limit": asked.limit,
         "threads": asked.used_threads,
     }
-    hashes = {"video_sha256": sha256_of(video), "model": _identity(checkpoint)}
+    hashes = {
+        "video_sha256": sha256_of(video),
+        "model": _identity(checkpoint),
+        "recipe": digest(get_recipe(RECIPE).to_dict()),
+    }
     kept = Kept(asked.output, {"source": "event-detection", **request, **hashes}, track)
     bundle = kept.place / "bundle"
     kept.once("bundle", lambda: _quantize(checkpoint, video, bundle, asked, track))
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    for turn in range(asked.rounds):
-        for name in CONTENDERS:
-            one = {**request, "bundle": str(bundle), "contender": name}
-            turns[name].append(kept.once(f"{name} round {turn + 1}", lambda one=one: _in_its_own_process(one)))  # type: ignore[misc]
+    request["bundle"] = str(bundle)
+    turns = taken(kept, CONTENDERS, asked.rounds, WORKER, request, TIMEOUT_SECONDS)
     return Reproduction(
         source="event-detection",
         title=TITLE,
@@ -97,7 +97,7 @@ def rows(turns: Mapping[str, list[dict[str, Any]]]) -> tuple[Row, ...]:
         both("INT8, ms a frame", "41.0", {name: _ms(found) for name, found in frame_ms.items()}),
         Row(what="FP32, frames a second", printed="17.28", its_method=_per_second(turns[FLOAT])),
         both("INT8, frames a second", "24.40", {name: _per_second(found) for name, found in turns.items()}),
-        both("INT8, times as fast", "1.41", {name: _ratio(ratio) for name, ratio in ratios.items()}),
+        both("INT8, times as fast", "1.41", {name: ratio_in_words(ratio) for name, ratio in ratios.items()}),
         both("INT8, latency saved", "29.2 %", {name: f"{percent:.1f} %" for name, percent in saved.items()}),
         Row(what="FP32, p50 / p95 / max in ms", printed="'stable'", its_method=_spread(turns[FLOAT])),
         both("INT8, p50 / p95 / max in ms", "'stable'", {name: _spread(found) for name, found in turns.items()}),
@@ -187,10 +187,6 @@ def _per_second(found: list[dict[str, Any]]) -> str:
     return f"{median([len(turn['pts_seconds']) / turn['wall_seconds'] for turn in found]):.2f}"
 
 
-def _ratio(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.lowest:.2f} to {ratio.highest:.2f} by turn)"
-
-
 def _spread(found: list[dict[str, Any]]) -> str:
     latencies = [one for turn in found for one in turn["latency_ms"]]
     return f"{quantile(latencies, 0.5):.1f} / {quantile(latencies, 0.95):.1f} / {max(latencies):.1f}"
@@ -241,18 +237,9 @@ def _identity(checkpoint: Path) -> str:
 def _quantize(checkpoint: Path, video: Path, bundle: Path, asked: ReproductionRequest, track: Track) -> dict[str, Any]:
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_model
-    from vlmquant.quantize.recipes.presets import get_recipe
 
     if not (bundle / MANIFEST).is_file():
         own = asked.data is not None
         calibration = calibration_from_videos([str(video)], track) if own else bundled_calibration()
         quantize_model(load_model(checkpoint), get_recipe(RECIPE), calibration, bundle, track=track)
     return {}
-
-
-def _in_its_own_process(request: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        with WorkerProcess(request["threads"], WORKER) as worker:
-            return worker.ask({"command": "look", **request}, TIMEOUT_SECONDS)
-    except WorkerFailed as error:
-        raise EngineError(f"{request['contender']} failed: {error}") from error

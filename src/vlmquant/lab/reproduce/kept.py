@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmquant import __version__
+from vlmquant.bench.environment import this_environment
 from vlmquant.errors import DataError
 from vlmquant.files import digest, write_whole
 from vlmquant.progress import Track, silent
@@ -13,10 +15,13 @@ STEPS = "steps"
 
 
 class Kept:
-    """The steps in `folder`, made under `key`: all that decides what they give; those of another key are not used."""
+    """The steps in `folder`, made under `key`: what decides what they give, beside this version and this CPU.
+
+    Those of another key, version or CPU are not used.
+    """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], track: Track = silent) -> None:
-        self._folder = folder / STEPS / digest(json.dumps(key, sort_keys=True))[:16]
+        self._folder = folder / STEPS / digest(json.dumps({**key, **_here()}, sort_keys=True))[:16]
         self._track = track
         self.steps = self.computed = 0
 
@@ -40,3 +45,7 @@ class Kept:
         write_whole(path, json.dumps({"step": name, "found": found}))
         self.computed += 1
         return found
+
+
+def _here() -> dict[str, str]:
+    return {"vlmquant": __version__, "cpu": this_environment().cpu_model}
