@@ -50,6 +50,12 @@ AllowPickle = Annotated[
 RecipeName = Annotated[
     str, typer.Option("--recipe", help="A preset (`vlmquant recipes` lists them) or a .json or .toml file.")
 ]
+Prune = Annotated[
+    float,
+    typer.Option(
+        help="Leave out the attention heads and MLP channels that make up this share (0 to 1) of each component's work."
+    ),
+]
 Bundle = Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to write.")]
 Split = Annotated[str | None, typer.Option(help="Which split of the data; test, where they have several.")]
 Calibrate = Annotated[Path | None, typer.Option(help="Folder of images to measure activation ranges on.")]

@@ -11,12 +11,12 @@ from vlmquant.cli import show
 from vlmquant.cli.budget import BundleOutput, limits, measured_on, within
 from vlmquant.cli.groups import CalibrationChoice, CheckpointChoice, made_of
 from vlmquant.cli.manifest import print_bundle
-from vlmquant.cli.options import Bundle, Json, Overwrite, Threads, words
+from vlmquant.cli.options import Bundle, Json, Overwrite, Prune, Threads, words
 from vlmquant.engines import ENGINES
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.files import check_writable
 from vlmquant.quantize.recipes.presets import RECIPES
-from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.recipes.recipe import Recipe, pruned
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 from vlmquant.text import counted
 
@@ -31,6 +31,7 @@ def quantize(
         list[str] | None,
         typer.Option(help="Another recipe for one component, as decoder=int8-weights; may be repeated."),
     ] = None,
+    prune: Prune = 0.0,
     max_drop: Annotated[
         float | None, typer.Option(help="Short for `vlmquant budget --max-drop`, which has more options; needs --data.")
     ] = None,
@@ -42,21 +43,27 @@ def quantize(
     """Turn a float checkpoint into a verified integer bundle."""
     run = BundleOutput(output=output, overwrite=overwrite, json_output=json_output)
     if max_drop is None and data is None and max_megabytes is None:
-        _quantize(source, component_recipe or (), calibration, run)
+        _quantize(source, component_recipe or (), prune, calibration, run)
         return
     if component_recipe:
         raise RecipeError("a budget chooses the recipe of every component itself; leave --component-recipe out")
+    if prune:
+        raise RecipeError("a budget tries whole components only; leave --prune out, or the budget")
     within(source, limits(max_drop, max_megabytes), measured_on(data), calibration, run)
 
 
 def _quantize(
-    source: CheckpointChoice, component_recipe: Sequence[str], calibration: CalibrationChoice, run: BundleOutput
+    source: CheckpointChoice,
+    component_recipe: Sequence[str],
+    prune: float,
+    calibration: CalibrationChoice,
+    run: BundleOutput,
 ) -> None:
     from vlmquant.build.build import quantize_model
     from vlmquant.checkpoints import load_checkpoint
 
-    chosen = read_recipe(source.recipe)
-    by_component = _by_component(component_recipe)
+    chosen = pruned(read_recipe(source.recipe), prune)
+    by_component = {name: pruned(recipe, prune) for name, recipe in _by_component(component_recipe).items()}
     if calibration.calibrate is None:
         check_measures_nothing([chosen, *by_component.values()])
     check_writable(run.output.parent)

@@ -10,9 +10,9 @@ from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.cli import show
 from vlmquant.cli.groups import made_of
 from vlmquant.cli.manifest import print_manifest
-from vlmquant.cli.options import AllowPickle, Bundle, Device, Json, Overwrite, RecipeName, Texts, words
+from vlmquant.cli.options import AllowPickle, Bundle, Device, Json, Overwrite, Prune, RecipeName, Texts, words
 from vlmquant.files import check_writable
-from vlmquant.quantize.recipes.recipe import check_components
+from vlmquant.quantize.recipes.recipe import check_components, pruned
 from vlmquant.quantize.recipes.recipe_file import read_recipe
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def recover(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images to tune on, like those to come.")],
     *,
     recipe: RecipeName = "vanilla-w4a4",
+    prune: Prune = 0.0,
     texts: Texts = None,
     count: Annotated[int, typer.Option(help="How many images of the folder to use.")] = UNLABELLED_IMAGES,
     settings: "RecoverySettings",
@@ -54,7 +55,7 @@ def recover(
     from vlmquant.build.recover import recover_model
     from vlmquant.checkpoints import load_model
 
-    chosen = read_recipe(recipe)
+    chosen = pruned(read_recipe(recipe), prune)
     towers = check_components(words(components))
     check_writable(output.parent)
     track = show.tracker(json_output)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from vlmquant.progress import Track, silent
 from vlmquant.quantize.damage import TowerPlan
 from vlmquant.quantize.methods import STEPS
 from vlmquant.quantize.methods.outliers import handle_outliers
+from vlmquant.quantize.methods.pruning import prune_tower
 from vlmquant.quantize.methods.step import Calibration, Draft
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.sites import sites
@@ -41,9 +43,19 @@ def plan_by_damage(
     """Return the same before it is carried out: what takes which module's place, and the recipe spelled out."""
     if recipe.outliers is None:
         return plan_tower(tower, recipe, inputs, description, track), recipe
+    tower, rest = pruned_first(tower, recipe, inputs, description, track)
     make_plan = partial(plan_tower, tower, inputs=inputs, description=description, track=track)
-    handled = handle_outliers(make_plan, recipe, sites(tower, recipe), inputs, description, track)
-    return handled.plan, handled.recipe
+    handled = handle_outliers(make_plan, rest, sites(tower, rest), inputs, description, track)
+    return handled.plan, replace(handled.recipe, prune=recipe.prune)
+
+
+def pruned_first(
+    tower: nn.Module, recipe: Recipe, inputs: Sequence[Tensor], description: str, track: Track = silent
+) -> tuple[nn.Module, Recipe]:
+    """Return the float tower after the pruning of `recipe`, and the rest of it: who tries several plans prunes once."""
+    if not recipe.prune:
+        return tower, recipe
+    return prune_tower(tower, recipe.prune, Calibration(inputs, description, track)), replace(recipe, prune=0.0)
 
 
 def plan_tower(

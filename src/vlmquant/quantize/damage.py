@@ -72,7 +72,8 @@ def swapped(tower: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None
             tower.set_submodule(name, module)
         yield
     finally:
-        for name, module in originals.items():
+        # The other way round: a module may be wrapped after others were put into it.
+        for name, module in reversed(originals.items()):
             tower.set_submodule(name, module)
 
 

@@ -13,6 +13,7 @@ from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import RecipeError
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.methods import STEPS
+from vlmquant.quantize.methods.compensation import BLOCKS, CHANNELS
 from vlmquant.quantize.methods.step import Calibration, Draft
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.quantize.recipes.schemes import WeightScheme
@@ -56,6 +57,8 @@ def test_no_step_changes_what_it_is_given(model: ClipModel, pixels: list[Tensor]
         twin=True,
         byte_pixels=True,
         keep_float=("*layers.1.*",),
+        prune=0.3,
+        steps=(CHANNELS, BLOCKS),
     )
     assert {name for name, step in STEPS.items() if step.applies(recipe)} == {*STEPS} - {"half_precision"}
     draft = Draft(tower=copy.deepcopy(model.image_tower))

@@ -3,11 +3,13 @@
 from vlmquant.quantize.methods import (
     attention_products,
     bias_correction,
+    compensation,
     gptq,
     half,
     integer_modules,
     nearest,
     pixels,
+    pruning,
     ranges,
     reconstruction,
     scales,
@@ -17,6 +19,7 @@ from vlmquant.quantize.methods import (
 from vlmquant.quantize.methods.step import Step
 
 STEPS: dict[str, Step] = {
+    "pruning": pruning.STEP,
     "half_precision": half.STEP,
     "attention_products": attention_products.STEP,
     "byte_pixels": pixels.STEP,
@@ -28,6 +31,8 @@ STEPS: dict[str, Step] = {
     "reconstruction": reconstruction.STEP,
     "integer_modules": integer_modules.STEP,
     "bias_correction": bias_correction.STEP,
+    compensation.CHANNELS: compensation.CHANNEL_STEP,
+    compensation.BLOCKS: compensation.BLOCK_STEP,
     "token_table": token_table.STEP,
 }
 """Every step by name, in the order in which they run."""

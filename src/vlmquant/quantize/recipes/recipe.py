@@ -41,6 +41,8 @@ class Recipe:
       activations have 8 bits.
     - `token_table_bits` stores the token table, which is looked up and not multiplied, as integers with one scale per
       row, whatever the other weights are; None leaves it float. With half-precision weights it is halved as well.
+    - `prune` leaves out heads of attentions and channels of MLPs that make up so much of a component's work (its
+      multiply-accumulates, 0 to 1), before anything is rounded.
 
     How the numbers are chosen:
     - `smoothing` moves outlier channels from activations into weights. `outliers` does so, and leaves the worst layers
@@ -67,6 +69,7 @@ class Recipe:
     byte_pixels: bool = False
     token_table_bits: Literal[8] | None = 8
     steps: tuple[str, ...] = ()
+    prune: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("search", self.search, Search)
@@ -79,6 +82,8 @@ class Recipe:
                 raise RecipeError(f"{name} must be a tuple of strings, got {value!r}")
         if self.token_table_bits not in (8, None):
             raise RecipeError(f"token_table_bits must be 8 or null, got {self.token_table_bits!r}")
+        if isinstance(self.prune, bool) or not isinstance(self.prune, int | float) or not 0 <= self.prune < 1:
+            raise RecipeError(f"prune is a share of the work from 0 to below 1, got {self.prune!r}")
         for contradiction in self._contradictions():
             raise RecipeError(f"recipe {self.name!r}: {contradiction}")
 
@@ -115,7 +120,9 @@ class Recipe:
     def needs_calibration(self) -> bool:
         """Whether anything has to be measured on a calibration set."""
         adapted = self.smoothing or self.outliers is not None
-        return self.static or adapted or self.bias_correction or self._second_order or bool(self.steps)
+        return (
+            self.static or adapted or self.bias_correction or self._second_order or bool(self.steps) or self.prune > 0
+        )
 
     @property
     def _second_order(self) -> bool:
@@ -147,8 +154,9 @@ class Recipe:
         """Return the recipe as plain JSON values."""
         values = dataclasses.asdict(self)
         values |= {name: list(values[name]) for name in (*NAMES, "overrides")}
-        if not self.steps:
-            del values["steps"]  # so that recipes without any are written as they always were
+        for later in ("steps", "prune"):
+            if not values[later]:
+                del values[later]  # so that recipes without are written as they always were
         return values
 
     @classmethod
@@ -170,6 +178,11 @@ class Recipe:
             fields[name] = tuple(listed)
         fields["overrides"] = tuple(SiteBits(**_checked(SiteBits, item)) for item in fields["overrides"])
         return cls(**fields)
+
+
+def pruned(recipe: Recipe, share: float) -> Recipe:
+    """Return `recipe` with `share` of each component's work left out first; its name says so."""
+    return replace(recipe, prune=share, name=f"{recipe.name}-pruned-{100 * share:g}") if share else recipe
 
 
 def simulation_only(recipe: Recipe) -> str | None:

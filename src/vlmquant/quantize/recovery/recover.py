@@ -4,6 +4,7 @@ The float model teaches its own quantized copy: both see the same unlabelled ima
 move until its embeddings, and the softmax over their similarities, are the float model's again (distillation: Hinton
 et al. 2015, arXiv 1503.02531). Rounding passes the gradient on as if it were the identity (Bengio et al. 2013,
 arXiv 1308.3432). What is trained is an ordinary float model; the recipe then quantizes that one as it would any other.
+Where the recipe prunes, the copy is pruned first, and taught by the whole model.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from vlmquant.checkpoints.checkpoint import usable_device
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import quantize_tower
+from vlmquant.quantize.apply import pruned_first, quantize_tower
 from vlmquant.quantize.damage import cosine_loss, up_to
 from vlmquant.quantize.recipes.recipe import Recipe, check_components
 from vlmquant.quantize.recovery.student import CALIBRATION_INPUTS, Student, without_moving_weights
@@ -76,17 +77,22 @@ def recover(
     trained, held_out = {}, {}
     for component in chosen:
         trained[component], held_out[component] = _split(component, inputs[component])
-    before = {
-        name: _loss(towers[name], _quantized(towers[name], recipe, trained[name], track), held_out[name])
+    rest = replace(recipe, prune=0.0)
+    starts = {
+        name: pruned_first(towers[name], recipe, up_to(trained[name], CALIBRATION_INPUTS), name.capitalize(), track)[0]
         for name in chosen
     }
-    students = {name: Student(towers[name], recipe, trained[name], device, track) for name in chosen}
+    before = {
+        name: _loss(towers[name], _quantized(starts[name], rest, trained[name], track), held_out[name])
+        for name in chosen
+    }
+    students = {name: Student(starts[name], rest, trained[name], device, track) for name in chosen}
     tuning = Tuning(towers, model.logit_scale, students, trained, settings, device)
     key = hashlib.sha256(repr((model.identity, recipe, asdict(settings), _digest(inputs))).encode()).hexdigest()
     tuning.train(None if work is None else work / STATE, key, track)
     # Each tower has its own layers, so what was spelled out for one tower's names concerns no other.
     kept_float = dict.fromkeys(pattern for student in students.values() for pattern in student.recipe.keep_float)
-    final = replace(without_moving_weights(recipe), keep_float=tuple(kept_float))
+    final = replace(without_moving_weights(rest), keep_float=tuple(kept_float))
     tuned = {name: student.latent.cpu() for name, student in students.items()}
     quantized = {name: _quantized(tuned[name], final, trained[name], track) for name in chosen}
     after = {name: _loss(towers[name], quantized[name], held_out[name]) for name in chosen}
@@ -98,6 +104,7 @@ def recover(
         "learning_rate": settings.learning_rate,
         "inputs": {name: sum(map(len, inputs[name])) for name in chosen},
         "inputs_sha256": _digest(inputs),
+        **({"pruned": recipe.prune} if recipe.prune else {}),
         "loss_before": before,
         "loss_after": after,
     }
