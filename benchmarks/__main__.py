@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, str] = {
     "portability": "benchmarks.portability",
     "portable": "benchmarks.portable",
     "real_videos": "benchmarks.real_videos",
+    "pruning": "benchmarks.pruning",
     "recovery": "benchmarks.recovery",
     "steps_street_dev": "benchmarks.steps_street_dev",
     "tables": "benchmarks.tables.pages",

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from streetworld.questions import IMAGE_NAME, write_questions
 from vlmquant import CalibrationSet
 from vlmquant.data.captions import read_caption_table
 from vlmquant.data.coco import read_vqa
+from vlmquant.data.images import FileImage, LazyImages
 from vlmquant.data.sets import CaptionedImages, QuestionedImages
 from vlmquant.data.webdataset import read_webdataset
 from vlmquant.models.preprocess import read_image
@@ -22,6 +25,7 @@ from vlmquant.models.spec import Image
 from vlmquant.progress import bar
 
 CALIBRATION_IMAGES = 64
+UNLABELLED_SCENES = 512
 DEVELOPMENT_SCENES = 200
 REAL_TEMPLATES = (
     "a photo of a {}.",
@@ -36,7 +40,10 @@ REAL_TEMPLATES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A labelled set, a captioned set, what to calibrate on, and what to search on, given a scratch folder."""
+    """A labelled set, a captioned set, what to calibrate on and what to tune on without labels, neither of them scored.
+
+    `development` is what to search on, given a scratch folder.
+    """
 
     checkpoint: Path
     images: Sequence[Image]
@@ -46,6 +53,7 @@ class Data:
     captioned: Sequence[Image]
     captions: Sequence[Sequence[str]]
     calibration: CalibrationSet
+    unlabelled: Callable[[], CalibrationSet]
     development: Callable[[Path], CaptionedImages]
 
     def first_labelled(self, count: int | None) -> "Data":
@@ -72,6 +80,7 @@ def street(shared: Path) -> Data:
         captioned=captioned.images,
         captions=captioned.captions,
         calibration=streetworld.calibration_set(CALIBRATION_IMAGES),
+        unlabelled=partial(streetworld.calibration_set, UNLABELLED_SCENES, track=bar),
         development=_street_development,
     )
 
@@ -106,7 +115,20 @@ def real(shared: Path) -> Data:
         captioned=test.images,
         captions=test.captions,
         calibration=calibration,
+        unlabelled=lambda: _photographs(shared, dev),
         development=lambda scratch: dev,
+    )
+
+
+def _photographs(shared: Path, dev: CaptionedImages) -> CalibrationSet:
+    """Return photographs of which none is scored, and nothing is known."""
+    coco = sorted((shared / "coco-mini").glob("*2017/*.jpg"))
+    images = LazyImages((*dev.images.ids, *map(str, coco)), (*dev.images.refs, *map(FileImage, coco)))
+    return CalibrationSet(
+        images=images,
+        texts=tuple(chain.from_iterable(dev.captions)),
+        images_from=f"{len(dev.images)} pictures of Flickr8k dev and {len(coco)} of COCO 2017",
+        texts_from="the captions of Flickr8k dev",
     )
 
 

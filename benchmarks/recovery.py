@@ -3,26 +3,24 @@
     python -m benchmarks recovery real   -o benchmarks/results/recovery-real-tiny.json --steps 150
     python -m benchmarks recovery street -o benchmarks/results/recovery-street.json
 
-`real`: tuned on 512 CIFAR-10 test pictures without their labels, which are then left out of the score, and the captions
-of Flickr8k's dev split; scored on 5,000 other CIFAR-10 pictures and Flickr8k's test split. `street`: tuned on 512
-training scenes and their captions, scored on held-out scenes. Recipes are vanilla ones: the point is what tuning adds.
-A run that was stopped goes on from its `.partial.json` and from the tuning's own state beside it.
+`real`: tuned on photographs of Flickr8k's dev split and of COCO, scored on CIFAR-10's and Flickr8k's test pictures, of
+which the tuning sees none. `street`: tuned on 512 training scenes and their captions, scored on held-out scenes. The
+recipes are vanilla ones: the point is what tuning adds. A run that was stopped goes on from its `.partial.json` and from
+the tuning's own state beside it.
 """
 
 import argparse
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-import streetworld
-from benchmarks.data import DATA, Data, add_data
+from benchmarks.data import DATA, add_data
 from benchmarks.results import ResultFile, add_output
 from benchmarks.scoring import compared, encode, score, show, subject_of
 from benchmarks.towers import simulated, with_towers
-from vlmquant import CalibrationSet, get_recipe
+from vlmquant import get_recipe
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.progress import bar
@@ -31,27 +29,6 @@ from vlmquant.quantize.recovery.recover import recover
 from vlmquant.quantize.recovery.tuning import RecoverySettings
 
 RECIPES = ("vanilla-w4a4", "vanilla-w3a3")
-UNLABELLED, SCORED = 512, 5000
-
-
-def real(data: Data) -> tuple[CalibrationSet, Data]:
-    """Return what to tune on and what to score on: different pictures of the same kind."""
-    tuned_on = [data.images[i] for i in range(SCORED, SCORED + UNLABELLED)]
-    unlabelled = CalibrationSet(
-        images=tuple(tuned_on),
-        texts=data.calibration.texts,
-        images_from=f"{UNLABELLED} CIFAR-10 test images, not among those scored",
-        texts_from=data.calibration.texts_from,
-    )
-    return unlabelled, data.first_labelled(SCORED)
-
-
-def street(data: Data) -> tuple[CalibrationSet, Data]:
-    """Return training scenes to tune on; all held-out scenes are scored."""
-    return streetworld.calibration_set(UNLABELLED), data
-
-
-SPLITS: dict[str, Callable[[Data], tuple[CalibrationSet, Data]]] = {"real": real, "street": street}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    unlabelled, data = SPLITS[arguments.data](DATA[arguments.data](arguments.shared))
-    subject = subject_of(data.limited(arguments.limit))
+    subject = subject_of(DATA[arguments.data](arguments.shared).limited(arguments.limit))
+    unlabelled = subject.data.unlabelled()
     model, settings = subject.model, RecoverySettings(steps=arguments.steps, device="cpu")
     before = encode(model.encoder(), subject)
     protocols = [str(result.protocol) for result in score(before, before, subject.data)]
