@@ -8,13 +8,14 @@ the paired difference), and the mean cosine of embeddings to the float ones, whi
 Data and calibration are those of `accuracy`. "preset" rows are scored on all labelled images, "ablation" and
 "stressed" rows on the first `--images` of them; retrieval always on the whole captioned set. An ablation row is the
 base of its width with what its name lists switched on; w8a8, w6a6 and w4a4 quantize the products of attention too.
-"stressed" rows use the equal float model with outliers of `vlmquant.lab.stress`. A row is written when it is done,
+"stressed" rows use the equal float model with outliers of `vlmquant.lab.stress`. "compensation" and "equal" have files
+of their own (`--only compensation -o benchmarks/results/compensation-street.json`, and `equal-street.json`). A row is written when it is done,
 and a run that was stopped goes on from its `.partial.json`; `--only TEXT` runs the rows whose name contains TEXT.
 """
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from benchmarks.scoring import Rows, Subject, compared, encode, mean_cosines, sc
 from benchmarks.towers import simulated
 from vlmquant import get_recipe
 from vlmquant.lab.stress import stressed
+from vlmquant.quantize.methods.compensation import BLOCKS, CHANNELS
 from vlmquant.quantize.recipes.recipe import ENDS_IN_8_BITS, Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 
@@ -37,17 +39,22 @@ PRESETS = (
     "w4a8",
     "int4-weights",
 )
+COMPENSATED = ("vanilla-w8a8", "vanilla-w6a6", "w4a8", "vanilla-w4a4")
 STRESSED = ("torch-dynamic", "vanilla-w8a8", "static-int8", "w4a8")
 ABLATION_IMAGES = 2000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe; `kind` is "preset", "ablation" or "stressed"."""
+    """One recipe, on the model as it is or on its equal with outliers.
+
+    `kind` is "preset", "ablation", "stressed", "compensation" or "equal".
+    """
 
     kind: str
     name: str
     recipe: Recipe
+    stressed: bool = False
 
 
 def rows() -> Iterator[Row]:
@@ -57,10 +64,37 @@ def rows() -> Iterator[Row]:
         yield from _ablation(bits)
     yield from _ablation_of_w4a8()
     for name in STRESSED:
-        yield Row("stressed", name, get_recipe(name))
+        yield Row("stressed", name, get_recipe(name), stressed=True)
     static = replace(get_recipe("static-int8"), outliers=None)
-    yield Row("stressed", "static-int8 without outlier handling", static)
-    yield Row("stressed", "static-int8 without outlier handling + smoothing", replace(static, smoothing=True))
+    yield Row("stressed", "static-int8 without outlier handling", static, stressed=True)
+    smoothed = replace(static, smoothing=True)
+    yield Row("stressed", "static-int8 without outlier handling + smoothing", smoothed, stressed=True)
+    yield from _compensation()
+    yield from _equal()
+
+
+def _compensation() -> Iterator[Row]:
+    """What a linear map behind the quantized layers takes back: QwT and its channel-wise form."""
+    for name in COMPENSATED:
+        base = replace(get_recipe(name), outliers=None)
+        for steps in ((), (CHANNELS,), (BLOCKS,)):
+            for stress in (False, True):
+                title = ", ".join((f"{name} with outliers" if stress else name, *steps))
+                yield Row("compensation", title, replace(base, steps=steps), stressed=stress)
+
+
+def _equal() -> Iterator[Row]:
+    """Twin ranges and the Hessian search at four bits against the same without them: all else is equal."""
+    base = next(row.recipe for row in _ablation(4) if row.name.endswith("base"))
+    for products in (True, False):
+        for extra in ({}, {"twin": True}, {"search": "hessian"}, {"twin": True, "search": "hessian"}):
+            recipe = replace(base, attention_matmuls=products, **extra)
+            where = "products of attention too" if products else "products of attention in float"
+            yield Row("equal", ", ".join((where, *(_words(extra) or ["neither"]))), recipe)
+
+
+def _words(extra: Mapping[str, object]) -> list[str]:
+    return [str(name) if value is True else str(value) for name, value in extra.items()]
 
 
 def _ablation(bits: int) -> Iterator[Row]:
@@ -140,7 +174,7 @@ def first_labelled(found: Rows, count: int) -> Rows:
 
 def measured(row: Row, subject: Subject, before: Rows) -> dict[str, Any]:
     start = time.perf_counter()
-    model = stressed(subject.model) if row.kind == "stressed" else subject.model
+    model = stressed(subject.model) if row.stressed else subject.model
     tuned = simulated(model, row.recipe, subject.data.calibration)
     seconds = time.perf_counter() - start
     after = encode(tuned.encoder(), subject)

@@ -5,8 +5,8 @@
 
 `real`: tuned on photographs of Flickr8k's dev split and of COCO, scored on CIFAR-10's and Flickr8k's test pictures, of
 which the tuning sees none. `street`: tuned on 512 training scenes and their captions, scored on held-out scenes. The
-recipes are vanilla ones: the point is what tuning adds. A run that was stopped goes on from its `.partial.json` and from
-the tuning's own state beside it.
+recipes are vanilla ones: the point is what tuning adds. A run that was stopped goes on from its `.partial.json`, its
+tuning from its own state beside that.
 """
 
 import argparse
