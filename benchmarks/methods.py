@@ -8,9 +8,10 @@ the paired difference), and the mean cosine of embeddings to the float ones, whi
 Data and calibration are those of `accuracy`. "preset" rows are scored on all labelled images, "ablation" and
 "stressed" rows on the first `--images` of them; retrieval always on the whole captioned set. An ablation row is the
 base of its width with what its name lists switched on; w8a8, w6a6 and w4a4 quantize the products of attention too.
-"stressed" rows use the equal float model with outliers of `vlmquant.lab.stress`. "compensation" and "equal" have files
-of their own (`--only compensation -o benchmarks/results/compensation-street.json`, and `equal-street.json`). A row is written when it is done,
-and a run that was stopped goes on from its `.partial.json`; `--only TEXT` runs the rows whose name contains TEXT.
+"stressed" rows use the equal float model with outliers of `vlmquant.lab.stress`. "compensation" and "equal" rows have
+files of their own (`--only compensation -o benchmarks/results/compensation-street.json`, and `equal-street.json`). A
+row is written when it is done, and a run that was stopped goes on from its `.partial.json`; `--only TEXT` runs the rows
+whose name contains TEXT.
 """
 
 import argparse
