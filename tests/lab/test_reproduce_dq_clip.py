@@ -13,6 +13,7 @@ from vlmquant.data.reader import read
 from vlmquant.data.sets import LabelledImages
 from vlmquant.errors import DataError
 from vlmquant.lab.reproduce import turns as in_turn
+from vlmquant.lab.reproduce.calibration import calibration_of
 from vlmquant.lab.reproduce.collapse import outlier_share
 from vlmquant.lab.reproduce.labelled import drawn_pictures, labelled_pictures
 from vlmquant.lab.reproduce.outcome import Chart, Heatmap
@@ -28,7 +29,7 @@ from vlmquant.quantize.sites import sites
 from vlmquant.report.reproduction import reproduction_page, write_reproduction
 
 CLASSES = ("cat", "dog", "red fox", "ship", "street lamp", "tree")
-EACH = 7
+EACH, SCORED = 7, 33
 TINY_RESNET = resnet_config(image_size=64, layers=(1, 1, 1, 1), width=64, text=(64, 1), projection=24, vocabulary=640)
 
 
@@ -56,7 +57,7 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     tiny_checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = ReproductionRequest(
-        output=tmp_path / "run", data=folder, checkpoint=str(tiny_checkpoint), rounds=1, threads=1
+        output=tmp_path / "run", data=folder, checkpoint=str(tiny_checkpoint), limit=SCORED, rounds=1, threads=1
     )
     real, turns = in_turn.in_its_own_process, []
 
@@ -75,13 +76,14 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     # Before the kill: two bundles, five of embeddings, five probes, two of layers, one turn. Behind it also RN50's.
     assert (found.computed, found.steps) == (4, 19)
     assert found.stand_ins == ()
-    rows = {(row.group.split(",")[0], row.what): row for row in found.rows}
-    seven = "clip: zero-shot"
-    assert rows[seven, "both in INT8, top-1"].printed == PRINTED["B/16"].top1["both"]
-    assert "INT8 kernels" in next(row for row in found.rows if row.what.startswith("image tower of RN50")).group
-    assert any("10,000 test samples, these are 42" in note for note in found.notes)
+    rows = {(row.group, row.what): row for row in found.rows}
+    seven = "clip: zero-shot, 7 templates"
+    assert rows[seven, "both in INT8, top-1 %"].printed == PRINTED["B/16"].top1["both"]
+    assert next(row for row in found.rows if row.what.startswith("image tower of RN50")).ours.startswith("9")
+    assert any("10,000 test samples, these are 33" in note for note in found.notes)
     assert any("100 classes, these data have 6" in note for note in found.notes)
-    assert any("static-int8 was calibrated on pictures that are scored" in note for note in found.notes)
+    assert found.facts["Data"].endswith(", 33 of 42 pictures, 6 classes")
+    assert "that are not scored" in found.facts["Static ranges from"]
     heatmap, weights, activations = found.charts
     assert isinstance(heatmap, Heatmap)
     assert isinstance(weights, Chart)
@@ -98,22 +100,13 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     assert "stand-ins" not in reproduction_page(found).subtitle
 
 
-def test_a_limit_takes_pictures_of_all_classes_and_leaves_some_to_calibrate_on(
-    tiny_checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(in_turn, "in_its_own_process", lambda _, asked, __: weighed(asked["contender"]))
-    monkeypatch.setitem(ARCHITECTURES, "RN50", TINY_RESNET)
-    request = ReproductionRequest(
-        output=tmp_path, data=folder, checkpoint=str(tiny_checkpoint), limit=12, rounds=1, threads=1
-    )
-    found = reproduce("dq-clip", request)
-    assert found.facts["Data"].endswith(", 12 of 42 pictures, 6 classes")
-    assert "that are not scored" in found.facts["Static ranges from"]
-    (heatmap,) = [chart for chart in found.charts if isinstance(chart, Heatmap)]
-    assert heatmap.rows == CLASSES
-    probe = [row for row in found.rows if "linear probe" in row.group]
-    assert [row.its_method for row in probe] == ["not run", "not run"]
-    assert "a class has" in probe[0].remark
+def test_calibration_is_on_pictures_that_are_not_scored_where_there_are_some(data: LabelledImages) -> None:
+    apart, on_scored = calibration_of(data, np.arange(0, 42, 2), "labels")
+    assert (len(apart.images), on_scored) == (21, False)
+    assert apart.images_from.endswith("that are not scored")
+    same, on_scored = calibration_of(data, np.arange(40), "labels")
+    assert (len(same.images), on_scored) == (40, True)
+    assert same.images_from.endswith("that are scored, without their labels")
 
 
 def weighed(contender: str) -> dict[str, Any]:
@@ -152,11 +145,11 @@ def test_towers_are_combined_as_they_are_named(data: LabelledImages) -> None:
     assert scores["openai-7", "top1", DYNAMIC, "text"].candidate == 0
     assert scores["openai-80", "top1", DYNAMIC, "both"].difference.estimate == -1
     rows = {(row.group, row.what): row for row in zero_shot_rows("a model", ("B/16",), scores)}
-    group = "a model: zero-shot, 7 templates, top-1 and top-5 in percent."
-    text = rows[group, "text in INT8, top-1"]
+    group = "a model: zero-shot, 7 templates"
+    text = rows[group, "text in INT8, top-1 %"]
     assert (text.printed, text.its_method) == ("89.75", "0.00 (-100.00 [-100.00, -100.00])")
     assert text.ours.startswith("100.00 (+0.00 [")
-    assert "CIFAR-10" in rows[group, "FP32, top-1"].remark
+    assert "CIFAR-10" in rows[group, "FP32, top-1 %"].remark
     assert len(rows) == 28
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from vlmquant.data.cifar_pickles import unpickled
 from vlmquant.data.images import EncodedImage
 from vlmquant.data.sets import Entry, LabelledImages, screen
 from vlmquant.errors import DataError
-from vlmquant.models.spec import IdArray
 from vlmquant.progress import Track, silent
 
 PIXEL_BYTES = 3 * 32 * 32
@@ -98,7 +98,7 @@ def _archived(archive: Path) -> dict[str, Callable[[], bytes]]:
 
 def _binary(
     where: str, layout: _Layout, files: dict[str, Callable[[], bytes]]
-) -> tuple[np.ndarray, IdArray, list[str]]:
+) -> tuple[np.ndarray, NDArray[np.int64], list[str]]:
     assert isinstance(layout.labels, int)
     data = np.frombuffer(files[layout.batch](), dtype=np.uint8)
     row = layout.labels + PIXEL_BYTES
@@ -111,7 +111,7 @@ def _binary(
 
 def _pickled(
     where: str, layout: _Layout, files: dict[str, Callable[[], bytes]]
-) -> tuple[np.ndarray, IdArray, list[str]]:
+) -> tuple[np.ndarray, NDArray[np.int64], list[str]]:
     assert isinstance(layout.labels, tuple)
     labels_key, names_key = layout.labels
     batch, meta = unpickled(files[layout.batch](), where), unpickled(files[layout.names](), layout.names)
@@ -126,7 +126,7 @@ def _pickled(
 
 
 def _labelled(
-    where: str, layout: _Layout, pixels: np.ndarray, labels: IdArray, names: list[str], track: Track
+    where: str, layout: _Layout, pixels: np.ndarray, labels: NDArray[np.int64], names: list[str], track: Track
 ) -> LabelledImages:
     if labels.min() < 0 or labels.max() >= len(names):
         raise DataError(f"{where} has labels from {labels.min()} to {labels.max()} but {len(names)} class names")

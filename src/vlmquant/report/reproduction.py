@@ -17,7 +17,6 @@ from vlmquant.report.plots import plain, png
 VERB = "reproduce"
 FILES = ("reproduction.json", "index.html")
 COLUMNS = ("What", "The source prints", "Its method, here", "static-int8, here", "Remark")
-DASH = "A dash: the source or the method has no such figure."
 MOST_MARKS = 200
 
 
@@ -37,11 +36,8 @@ def reproduction_page(found: Reproduction) -> Page:
     if found.stand_ins:
         blocks.append(Notice("Stand-ins: the figures here are not of the source's model and data", found.stand_ins))
     blocks += [
-        Heading("Figures"),
-        *(
-            Table(columns=COLUMNS, rows=rows, caption=f"{group} {DASH}".strip())
-            for group, rows in tables(found).items()
-        ),
+        *(block for group, rows in tables(found).items() for block in (Heading(group or "Figures"), _table(rows))),
+        Heading("Notes"),
         *(Text(note) for note in found.notes),
         Heading("Charts"),
         *(_picture(chart, found) for chart in found.charts),
@@ -63,6 +59,10 @@ def tables(found: Reproduction) -> dict[str, list[tuple[str, ...]]]:
         cells = (cell or "-" for cell in (row.what, row.printed, row.its_method, row.ours))
         grouped.setdefault(row.group, []).append((*cells, row.remark))
     return grouped
+
+
+def _table(rows: list[tuple[str, ...]]) -> Table:
+    return Table(columns=COLUMNS, rows=rows, caption="A dash: the source or the method has no such figure.")
 
 
 def chart_figure(chart: Chart) -> Figure:

@@ -11,23 +11,24 @@ from vlmquant.lab.reproduce.towers_worker import MLP_LINEARS
 from vlmquant.progress import Track
 from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.calibrate import histogram_of, input_histograms
-from vlmquant.quantize.damage import Judge
+from vlmquant.quantize.damage import Judge, up_to
 from vlmquant.quantize.observe import Histogram, percentile_grid
 from vlmquant.quantize.recipes.presets import get_recipe
 from vlmquant.quantize.sensitivity import plan_sensitivity
 
 WORST = 3
+LOOKED_AT = 16
 BINS = 256
 
 
 def layers_of(tower: nn.Module, inputs: Sequence[Tensor], what: str, track: Track) -> dict[str, Any]:
-    """Return what torch's 7 whole-batch bits do to `tower`, on the calibration inputs.
+    """Return what torch's 7 whole-batch bits do to `tower`, on about 16 of the calibration inputs.
 
     `damage` is 1 - mean cosine of the embeddings with all Linears rounded, a layer's with it alone. `outliers` is the
     share of the range of a layer's input that one value in ten thousand takes. `weights` and `activations` are
     histograms: of the weights of the worst layers, and of what GELU gives to the first, the last and the worst `fc2`.
     """
-    recipe = get_recipe(TORCH_RECIPE)
+    recipe, inputs = get_recipe(TORCH_RECIPE), up_to(inputs, LOOKED_AT)
     plan = plan_tower(tower, recipe, inputs, what, track)
     layers = plan_sensitivity(plan, recipe, inputs, what, track)
     seen = input_histograms(plan.tower, [layer.site for layer in layers], inputs, f"{what}: distributions", track)

@@ -18,8 +18,8 @@ from vlmquant.tasks.templates import get_templates
 MIB = 2**20
 METRICS = {"top1": "top-1", "top5": "top-5"}
 ZERO_SHOT_REMARK = (
-    "the level of CIFAR-10's ten classes: LAION's CLIP_benchmark has the same for this checkpoint there, and far less "
-    "on CIFAR-100"
+    "the printed figure is the level of CIFAR-10's ten classes: LAION's CLIP_benchmark has the same for the source's "
+    "checkpoint there, and far less on CIFAR-100"
 )
 SIZE_REMARK = (
     "the source's MB are MiB of the saved state with only the MLPs in INT8, as here: its attention is one "
@@ -74,14 +74,14 @@ def printed_cell(names: tuple[str, ...], figure: Callable[[PrintedTowers], Mappi
 def zero_shot_rows(title: str, names: tuple[str, ...], scores: ZeroShot) -> Iterator[Row]:
     """Yield top-1 and top-5 of every contender and combination, a table for each template set."""
     for templates in TEMPLATE_SETS:
-        group = f"{title}: zero-shot, {len(get_templates(templates))} templates, top-1 and top-5 in percent."
+        group = f"{title}: zero-shot, {len(get_templates(templates))} templates"
         for metric, word in METRICS.items():
             if (templates, metric, FLOAT, "both") not in scores:
                 continue
             found = {key[2:]: value for key, value in scores.items() if key[:2] == (templates, metric)}
             printed = {of: printed_cell(names, attrgetter(metric), of) for of in ("", *COMBINATIONS)}
             yield Row(
-                what=f"FP32, {word}",
+                what=f"FP32, {word} %",
                 group=group,
                 printed=printed[""],
                 its_method=f"{100 * found[FLOAT, 'both'].reference:.2f}",
@@ -89,7 +89,7 @@ def zero_shot_rows(title: str, names: tuple[str, ...], scores: ZeroShot) -> Iter
             )
             for of in COMBINATIONS:
                 yield Row(
-                    what=f"{of} in INT8, {word}",
+                    what=f"{of} in INT8, {word} %",
                     group=group,
                     printed=printed[of],
                     its_method=changed(found[DYNAMIC, of]),
@@ -97,7 +97,7 @@ def zero_shot_rows(title: str, names: tuple[str, ...], scores: ZeroShot) -> Iter
                 )
             for of in COMBINATIONS:
                 yield Row(
-                    what=f"{of} in INT8, {word}: every Linear in torch; our dynamic-int8",
+                    what=f"{of} in INT8, {word} % (torch: every Linear; ours: dynamic-int8)",
                     group=group,
                     its_method=changed(found[EVERY_LINEAR, of]),
                     ours=changed(found[TOKENS, of]),
@@ -106,22 +106,24 @@ def zero_shot_rows(title: str, names: tuple[str, ...], scores: ZeroShot) -> Iter
 
 def probe_rows(title: str, names: tuple[str, ...], scores: Mapping[str, Comparison] | str) -> Iterator[Row]:
     """Yield the accuracy of regressions on the image features; or why there are none."""
-    group = f"{title}: linear probe on image features, top-1 in percent."
+    group = f"{title}: linear probe on image features"
     printed = {of: printed_cell(names, lambda one: one.probe, of) for of in ("", "image")}
     if isinstance(scores, str):
-        yield Row(what="FP32", group=group, printed=printed[""], its_method="not run", remark=scores)
-        yield Row(what="image in INT8", group=group, printed=printed["image"], its_method="not run", ours="not run")
+        yield Row(what="FP32, top-1 %", group=group, printed=printed[""], its_method="not run", remark=scores)
+        yield Row(
+            what="image in INT8, top-1 %", group=group, printed=printed["image"], its_method="not run", ours="not run"
+        )
         return
-    yield Row(what="FP32", group=group, printed=printed[""], its_method=f"{100 * scores[FLOAT].reference:.2f}")
+    yield Row(what="FP32, top-1 %", group=group, printed=printed[""], its_method=f"{100 * scores[FLOAT].reference:.2f}")
     yield Row(
-        what="image in INT8",
+        what="image in INT8, top-1 %",
         group=group,
         printed=printed["image"],
         its_method=changed(scores[DYNAMIC]),
         ours=changed(scores[OURS]),
     )
     yield Row(
-        what="image in INT8: every Linear in torch; our dynamic-int8",
+        what="image in INT8, top-1 % (torch: every Linear; ours: dynamic-int8)",
         group=group,
         its_method=changed(scores[EVERY_LINEAR]),
         ours=changed(scores[TOKENS]),
@@ -132,7 +134,7 @@ def cost_rows(title: str, names: tuple[str, ...], turns: Mapping[str, list[dict[
     """Yield bytes and milliseconds of every contender."""
     rows = (*_size_rows(names, {name: found[0] for name, found in turns.items()}), *_time_rows(names, turns))
     for row in rows:
-        yield replace(row, group=f"{title}: MiB on disk, and milliseconds for a picture.")
+        yield replace(row, group=f"{title}: size and time")
 
 
 def _size_rows(names: tuple[str, ...], first: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
@@ -158,7 +160,7 @@ def _size_rows(names: tuple[str, ...], first: Mapping[str, Mapping[str, Any]]) -
             remark="ours with tokenizer and settings; a float tower as torch saves it" if of == "image" else "",
         )
     for of in COMBINATIONS:
-        yield Row(what=f"{of} in INT8, MiB: our dynamic-int8", ours=mebibytes(TOKENS, of))
+        yield Row(what=f"{of} in INT8, MiB (ours: dynamic-int8)", ours=mebibytes(TOKENS, of))
     yield Row(what="image tower as a TorchScript, FP32, MiB", its_method=f"{first[FLOAT]['script_bytes'] / MIB:.2f}")
     yield Row(what="image tower as a TorchScript, INT8, MiB", its_method=f"{first[DYNAMIC]['script_bytes'] / MIB:.2f}")
 
@@ -186,12 +188,12 @@ def _time_rows(names: tuple[str, ...], turns: Mapping[str, list[dict[str, Any]]]
         ours=ms(OURS, ENGINE),
         remark="slower than FP32 in the source",
     )
-    yield Row(what="image in INT8, ms: our dynamic-int8", ours=ms(TOKENS, ENGINE))
+    yield Row(what="image in INT8, ms (ours: dynamic-int8)", ours=ms(TOKENS, ENGINE))
     yield Row(what="FP32 as a TorchScript, ms", printed="in words", its_method=ms(FLOAT, SCRIPT))
     yield Row(what="image in INT8 as a TorchScript, ms", printed="in words", its_method=ms(DYNAMIC, SCRIPT))
     yield Row(what="times as fast as FP32", its_method=faster(DYNAMIC, EAGER), ours=faster(OURS, ENGINE))
     yield Row(
-        what="times as fast as FP32: TorchScript; our dynamic-int8",
+        what="times as fast as FP32 (torch: TorchScript; ours: dynamic-int8)",
         its_method=faster(DYNAMIC, SCRIPT),
         ours=faster(TOKENS, ENGINE),
     )
@@ -199,13 +201,10 @@ def _time_rows(names: tuple[str, ...], turns: Mapping[str, list[dict[str, Any]]]
 
 def layer_rows(title: str, layers: Mapping[str, Mapping[str, Any]], ours: Mapping[str, float]) -> Iterator[Row]:
     """Yield what torch's 7 bits do to each tower and to its worst layers; `ours` is what static-int8 does to it."""
-    group = (
-        f"{title}: why a tower collapses. 1 - mean cosine of the embeddings to FP32's, on the calibration inputs; a "
-        "layer's with that layer alone in torch's INT8."
-    )
+    group = f"{title}: why a tower collapses"
     for component, found in layers.items():
         yield Row(
-            what=f"{component} tower, every Linear",
+            what=f"{component} tower with every Linear in INT8, 1 - cosine",
             group=group,
             printed="in words",
             its_method=f"{found['damage']:.5f}",
@@ -213,10 +212,10 @@ def layer_rows(title: str, layers: Mapping[str, Mapping[str, Any]], ours: Mappin
         )
         for layer in found["layers"][:3]:
             yield Row(
-                what=layer["site"],
+                what=f"{layer['site']} alone, 1 - cosine",
                 group=group,
                 its_method=f"{layer['damage']:.5f}",
-                remark=f"{100 * layer['outliers']:.1f} % of its input's range is for one value in 10,000",
+                remark=f"{100 * layer['outliers']:.1f} % of the range of its input is for one value in 10,000",
             )
 
 
@@ -230,8 +229,8 @@ def share_row(what: str, bundle: Manifest, component: str) -> Row:
     """Return the share of a component's multiply-accumulates that run in INT8 kernels, by engine."""
     shares = bundle.components[component].integer_mac_share
     return Row(
-        what=what,
-        group="Static quantization, which failed in the source: multiply-accumulates in INT8 kernels.",
+        what=f"{what}: multiply-accumulates in INT8 kernels",
+        group="Static quantization, which failed in the source",
         printed="failed",
         ours=", ".join(f"{100 * share:.2f} % ({engine})" for engine, share in shares.items()),
         remark=f"{bundle.files[bundle.components[component].file].bytes / MIB:.2f} MiB",
