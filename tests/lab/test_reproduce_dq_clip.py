@@ -201,4 +201,5 @@ def test_drawn_streets_have_pictures_enough_of_each_class() -> None:
     drawn = drawn_pictures()
     counts = np.bincount(drawn.labels)
     assert len(counts) == len(drawn.class_names)
-    assert counts.min() >= 5
+    assert counts.min() >= 12
+    assert len(counts) > 5

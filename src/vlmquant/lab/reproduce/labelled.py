@@ -12,9 +12,9 @@ from vlmquant.data.sets import Entry, LabelledImages, screen
 from vlmquant.errors import DataError
 from vlmquant.lab.reproduce.published import PUBLISHED
 from vlmquant.progress import Track, silent
-from vlmquant.tasks.linear_probe import FEWEST_PER_CLASS
 
-DRAWN_PICTURES = 400
+DRAWN_PICTURES, FEWEST_OF_A_CLASS = 400, 12
+"""Rare classes are left out: a linear probe needs pictures of each, and every class has its 80 prompts."""
 
 
 def labelled_pictures(path: Path, track: Track = silent) -> LabelledImages:
@@ -32,11 +32,11 @@ def labelled_pictures(path: Path, track: Track = silent) -> LabelledImages:
 
 
 def drawn_pictures(track: Track = silent) -> LabelledImages:
-    """Return drawn streets of the classes that have pictures enough for a linear probe."""
+    """Return drawn streets of the classes that have pictures enough."""
     import streetworld
 
     drawn = streetworld.zero_shot_set(DRAWN_PICTURES, track=track)
-    kept = np.flatnonzero(np.bincount(drawn.labels) >= FEWEST_PER_CLASS)
+    kept = np.flatnonzero(np.bincount(drawn.labels) >= FEWEST_OF_A_CLASS)
     entries = [
         Entry(f"{index:04d}", EncodedImage(_png(drawn.images[index])), int(np.searchsorted(kept, label)))
         for index, label in enumerate(drawn.labels)
