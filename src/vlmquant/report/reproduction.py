@@ -74,8 +74,8 @@ def chart_figure(chart: Chart) -> Figure:
     axes.set_yscale(chart.y_scale)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    n = max((len(x) for x, _ in chart.lines.values()), default=0)
-    axes.set_title(f"{chart.title}, n = {n}", loc="left", fontsize=10)
+    n = max((len(x) for x, _ in chart.lines.values()), default=0) if chart.n is None else chart.n
+    axes.set_title(f"{chart.title}, n = {n:,}", loc="left", fontsize=10)
     axes.margins(x=0.01)
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     plain(axes)

@@ -1,6 +1,6 @@
 """Why a tower collapses under torch's dynamic quantization: the damage of each layer, and what it has to round."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,14 @@ def outlier_share(seen: Histogram) -> float:
     return max(0.0, 1 - (inner.high - inner.low) / (seen.high - seen.low))
 
 
-def _points(histogram: Histogram) -> Mapping[str, list[float]]:
-    """Return the middles of the bins that are not empty, and the percentage of the values in each."""
+def _points(histogram: Histogram) -> dict[str, Any]:
+    """Return the middles of the bins that are not empty, the percentage of the values in each, and their number."""
     counts = histogram.counts.reshape(BINS, -1).sum(axis=1)
     edges = np.linspace(histogram.low, histogram.high, BINS + 1)
     filled = counts > 0
     middles = (edges[:-1] + edges[1:]) / 2
-    return {"x": middles[filled].tolist(), "y": (100 * counts[filled] / counts.sum()).tolist()}
+    return {
+        "x": middles[filled].tolist(),
+        "y": (100 * counts[filled] / counts.sum()).tolist(),
+        "n": int(counts.sum()),
+    }

@@ -24,13 +24,17 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over one axis: (x, y) of equal length, by name; the y axis is linear or logarithmic."""
+    """Lines over one axis: (x, y) of equal length, by name; the y axis is linear or logarithmic.
+
+    `n` is what a line is made of where its points are not the samples, as of a histogram.
+    """
 
     title: str
     x_label: str
     y_label: str
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     y_scale: Literal["linear", "log"] = "linear"
+    n: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

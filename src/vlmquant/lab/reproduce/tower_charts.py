@@ -50,12 +50,16 @@ def distribution_charts(title: str, layers: Mapping[str, Any]) -> tuple[Chart, .
     def lines(of: str) -> dict[str, tuple[list[float], list[float]]]:
         return {name: (points["x"], points["y"]) for name, points in layers[of].items()}
 
+    def most(of: str) -> int:
+        return max((points["n"] for points in layers[of].values()), default=0)
+
     charts = (
         Chart(
             title=f"{title}: weights of the layers of the image tower that lose most",
             x_label="weight",
             y_label="share of the weights (%)",
             lines=lines("weights"),
+            n=most("weights"),
             y_scale="log",
         ),
         Chart(
@@ -63,6 +67,7 @@ def distribution_charts(title: str, layers: Mapping[str, Any]) -> tuple[Chart, .
             x_label="activation",
             y_label="share of the values (%)",
             lines=lines("activations"),
+            n=most("activations"),
             y_scale="log",
         ),
     )
