@@ -2,6 +2,8 @@
 
 import io
 import json
+import pickle
+import struct
 import sys
 import tarfile
 import types
@@ -255,6 +257,71 @@ def test_binary_cifar(tmp_path: Path) -> None:
     put(tmp_path / "test_batch.bin", rows.tobytes()[:-1])
     with pytest.raises(DataError, match=r"no multiple of 3073"):
         read(tmp_path)
+
+
+def python_cifar(folder: Path, data: bytes | None = None) -> Path:
+    """Write CIFAR-100's Python version of two pictures, the second blue, into `folder`."""
+    pixels = np.zeros((2, 3, 32, 32), dtype=np.uint8)
+    pixels[1, 2] = 255
+    batch = {b"data": pixels.reshape(2, -1), b"fine_labels": [1, 0], b"coarse_labels": [0, 0]}
+    put(folder / "test", pickle.dumps(batch, protocol=2) if data is None else data)
+    put(folder / "meta", pickle.dumps({b"fine_label_names": [b"apple", b"aquarium_fish"]}, protocol=2))
+    return folder
+
+
+def pickled_by_python_2(pixels: np.ndarray) -> bytes:
+    """Return a batch as the authors' Python 2 wrote it: texts and bytes are the same there."""
+    rows = struct.pack("<H", len(pixels))
+    return (
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01M" + rows + b"M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
+        b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<i", pixels.size) + pixels.tobytes() + b"tb"
+        b"U\x0bfine_labels](K\x01K\x00eu."
+    )
+
+
+def test_a_pickle_of_python_2(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3, 32, 32), dtype=np.uint8)
+    pixels[1, 2] = 255
+    found = read(python_cifar(tmp_path, pickled_by_python_2(pixels)))
+    assert isinstance(found, LabelledImages)
+    assert found.labels.tolist() == [1, 0]
+    assert found.images[1].getpixel((3, 3)) == (0, 0, 255)
+
+
+def test_cifar_in_its_python_version_and_in_archives(tmp_path: Path) -> None:
+    folder = python_cifar(tmp_path / "above" / "cifar-100-python")
+    archive = tmp_path / "archived" / "cifar-100-python.tar.gz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as writing:
+        writing.add(folder, "cifar-100-python")
+    found = [read(place) for place in (folder, folder.parent, archive, archive.parent)]
+    for one in found:
+        assert isinstance(one, LabelledImages)
+        assert one.class_names == ("apple", "aquarium fish")
+        assert one.labels.tolist() == [1, 0]
+        assert one.images[1].getpixel((3, 3)) == (0, 0, 255)
+    assert len({one.digest for one in found}) == 1
+    archive.write_bytes(archive.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"is not a whole \.tar\.gz file"):
+        read(archive)
+    with pytest.raises(DataError, match="does not exist"):
+        read(tmp_path / "cifar-100-python.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (pickle.dumps(Path("a")), "it names pathlib"),
+        (pickle.dumps([1]), "holds a list"),
+        (pickle.dumps({b"data": np.zeros((2, 5), np.uint8), b"fine_labels": [0, 1]}), r"pixels uint8 \(2, 5\)"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [2]}), "labels from 2 to 2 but 2 class"),
+        (b"\x80", "is not a pickle of CIFAR"),
+    ],
+)
+def test_pickles_that_are_not_cifar_are_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        read(python_cifar(tmp_path, data))
 
 
 def test_a_split_that_is_named_must_be_there(tmp_path: Path) -> None:

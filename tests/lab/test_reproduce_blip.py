@@ -15,6 +15,7 @@ from vlmquant.lab.reproduce import blip_int8 as source
 from vlmquant.lab.reproduce import turns as in_turn
 from vlmquant.lab.reproduce.caption_figures import rows
 from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OURS, caption, pictures, places
+from vlmquant.lab.reproduce.outcome import Chart
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.run import reproduce
 from vlmquant.report.reproduction import reproduction_page, write_reproduction
@@ -89,7 +90,9 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     assert found.facts["Data"].endswith(f"the first {SCORED} of {PICTURES} pictures")
     assert found.facts["Calibrated on"] == "9 pictures of captions_val2017 that are not scored"
     assert "vision=static-int8, decoder=static-int8" in found.facts["Recipes of static-int8"]
-    assert [len(x) for chart in found.charts for x, _ in chart.lines.values()] == [SCORED] * 3
+    assert [len(x) for chart in found.charts if isinstance(chart, Chart) for x, _ in chart.lines.values()] == [
+        SCORED
+    ] * 3
     by_name = {row.what: row for row in found.rows}
     assert by_name["INT8, times as fast"].printed == "1.6"
     assert by_name["INT8, captions equal to FP32's"].ours.endswith(f" of {SCORED}")

@@ -12,6 +12,7 @@ from vlmquant.lab.reproduce import event_detection as source
 from vlmquant.lab.reproduce import turns as in_turn
 from vlmquant.lab.reproduce.frames_worker import DYNAMIC, FLOAT, OURS
 from vlmquant.lab.reproduce.kept import Kept
+from vlmquant.lab.reproduce.outcome import Chart
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.run import reproduce
 from vlmquant.output import RECORD
@@ -62,7 +63,9 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     assert turns == [FLOAT, DYNAMIC, DYNAMIC, OURS]
     assert (found.computed, found.steps) == (2, 4)
     assert found.stand_ins == ()
-    assert [len(x) for chart in found.charts for x, _ in chart.lines.values()] == [FRAMES] * 12
+    assert [len(x) for chart in found.charts if isinstance(chart, Chart) for x, _ in chart.lines.values()] == [
+        FRAMES
+    ] * 12
     rows = {row.what: row for row in found.rows}
     assert rows["INT8, times as fast"].printed == "1.41"
     assert float(rows["INT8, MB on disk"].ours) < float(rows["FP32, MB on disk"].its_method)

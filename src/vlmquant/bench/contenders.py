@@ -5,7 +5,7 @@ Nothing heavy is imported here before a contender is built.
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -57,12 +57,12 @@ def torch_fp32(path: Path, component: str, threads: int) -> Running:
     """Eager torch in float32."""
     if component == GENERATION:
         return _writing(*float_writer(path, threads))
-    return _torch(_torch_tower(path, component, threads))
+    return eager(_torch_tower(path, component, threads))
 
 
 def torch_dynamic_int8(path: Path, component: str, threads: int) -> Running:
     """Eager torch with every Linear in dynamic INT8, as `torch.ao.quantization.quantize_dynamic` makes it."""
-    return _torch(_dynamic_int8(path, component, threads))
+    return eager(_dynamic_int8(path, component, threads))
 
 
 def torchscript_dynamic_int8(path: Path, component: str, threads: int) -> Running:
@@ -70,9 +70,13 @@ def torchscript_dynamic_int8(path: Path, component: str, threads: int) -> Runnin
 
     Tracing fixes the shape of the input in places, so each shape is traced at its first call, before its timing.
     """
+    return scripted(_dynamic_int8(path, component, threads))
+
+
+def scripted(tower: "torch.nn.Module") -> Running:
+    """A tower traced by TorchScript, written to a file and loaded from it; the bytes are the file's."""
     import torch
 
-    tower = _dynamic_int8(path, component, threads)
     scripts: dict[tuple[int, ...], _Script] = {}
 
     def run(batch: AnyArray) -> AnyArray:
@@ -177,13 +181,14 @@ def _dynamic_int8(path: Path, component: str, threads: int) -> "torch.nn.Module"
     return dynamic_int8(_torch_tower(path, component, threads))
 
 
-def dynamic_int8(module: "torch.nn.Module") -> "torch.nn.Module":
-    """Return a copy of `module` with every Linear in dynamic INT8, as torch makes it: the sources' method."""
+def dynamic_int8(module: "torch.nn.Module", names: Iterable[str] | None = None) -> "torch.nn.Module":
+    """Return a copy of `module` with every Linear, or those called `names`, in dynamic INT8 as torch makes it."""
     import torch
     from torch.ao.quantization import quantize_dynamic
 
     with _without_expected_warnings():
-        return quantize_dynamic(module, {torch.nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call, no-any-return]
+        chosen = {torch.nn.Linear} if names is None else set(names)
+        return quantize_dynamic(module, chosen, dtype=torch.qint8)  # type: ignore[no-untyped-call, no-any-return]
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,8 @@ def _without_expected_warnings() -> Iterator[None]:
         yield
 
 
-def _torch(tower: "torch.nn.Module") -> Running:
+def eager(tower: "torch.nn.Module") -> Running:
+    """A tower as torch calls it; the bytes are those of its saved state."""
     import torch
 
     def run(batch: AnyArray) -> AnyArray:

@@ -11,13 +11,13 @@ from vlmquant.text import counted
 
 
 def reproduce(
-    source: Annotated[str, typer.Argument(help="Which published system: event-detection, blip-int8.")],
+    source: Annotated[str, typer.Argument(help="Which published system: event-detection, blip-int8, dq-clip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and all that was computed.")],
     data: Annotated[
         Path | None,
         typer.Option(
-            help="The source's data: of event-detection a video, of blip-int8 a folder of captioned pictures; a drawn "
-            "stand-in otherwise."
+            help="The source's data: of event-detection a video, of blip-int8 a folder of captioned pictures, of "
+            "dq-clip CIFAR-100 or other labelled pictures; a drawn stand-in otherwise."
         ),
     ] = None,
     checkpoint: Annotated[
@@ -38,7 +38,7 @@ def reproduce(
     from vlmquant.lab.reproduce.run import check_source
     from vlmquant.lab.reproduce.run import reproduce as run
     from vlmquant.output import OutputFolder
-    from vlmquant.report.reproduction import COLUMNS, FILES, VERB, table_rows, write_reproduction
+    from vlmquant.report.reproduction import COLUMNS, FILES, VERB, tables, write_reproduction
 
     check_source(source)
     OutputFolder(output, VERB).check(FILES, [] if data is None else [data])
@@ -50,7 +50,8 @@ def reproduce(
     if json_output:
         show.as_json({"files": [str(path) for path in written], **found.to_dict()})
         return
-    show.table(found.title, COLUMNS, table_rows(found))
+    for group, rows in tables(found).items():
+        show.table(group or found.title, COLUMNS, rows)
     for said in (*found.stand_ins, *found.notes):
         show.line(said)
     show.line(f"{found.computed} of {counted(found.steps, 'step')} computed now, the others were there")

@@ -1,55 +1,142 @@
-"""CIFAR-10 and CIFAR-100 in their binary version, the one that needs no unpickling."""
+"""CIFAR-10 and CIFAR-100 as their authors give them out: the binary or the Python version, unpacked or as .tar.gz."""
 
 import io
-from pathlib import Path
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from vlmquant.data.folders import read_lines
+from vlmquant.data.cifar_pickles import unpickled
 from vlmquant.data.images import EncodedImage
 from vlmquant.data.sets import Entry, LabelledImages, screen
 from vlmquant.errors import DataError
 from vlmquant.progress import Track, silent
 
 PIXEL_BYTES = 3 * 32 * 32
-LAYOUTS = {
-    # batch file of the test split, names file, bytes of labels before the pixels (the last is the class)
-    "cifar-10": ("test_batch.bin", "batches.meta.txt", 1),
-    "cifar-100": ("test.bin", "fine_label_names.txt", 2),
-}
+FOLDERS = ("cifar-100-python", "cifar-100-binary", "cifar-10-batches-py", "cifar-10-batches-bin")
+"""What the authors' archives unpack to."""
+ARCHIVES = ("cifar-100-python.tar.gz", "cifar-100-binary.tar.gz", "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
+NAMES = (*FOLDERS, *ARCHIVES)
 
 
-def read_cifar(folder: Path, *, track: Track = silent) -> LabelledImages:
-    """Read the test split of the "binary version" of CIFAR-10 or CIFAR-100 as unpacked by its authors.
+@dataclass(frozen=True)
+class _Layout:
+    """The files of the test split: `batch` with the pictures and `names` with those of the classes.
 
-    Raises DataError where the files are missing (the "python version" consists of pickles, which are not opened) or
-    cut short.
+    `labels` are, of a binary batch, the bytes before the pixels (the last is the class); of a pickled one, the keys of
+    the labels and of the names.
     """
-    for name, (batch, names, label_bytes) in LAYOUTS.items():
-        if (folder / batch).is_file() and (folder / names).is_file():
-            return _read(
-                folder / batch, name, [n.replace("_", " ") for n in read_lines(folder / names)], label_bytes, track
-            )
+
+    name: str
+    batch: str
+    names: str
+    labels: int | tuple[bytes, bytes]
+
+
+LAYOUTS = (
+    _Layout("cifar-10", "test_batch.bin", "batches.meta.txt", 1),
+    _Layout("cifar-100", "test.bin", "fine_label_names.txt", 2),
+    _Layout("cifar-10", "test_batch", "batches.meta", (b"labels", b"label_names")),
+    _Layout("cifar-100", "test", "meta", (b"fine_labels", b"fine_label_names")),
+)
+
+
+def cifar_place(path: Path) -> Path | None:
+    """Return where CIFAR's test split lies: `path` itself, or what it holds of `NAMES`; None where it is not there."""
+    if path.name in ARCHIVES and path.is_file():
+        return path
+    return next((place for place in (path, *(path / name for name in NAMES)) if _is_cifar(place)), None)
+
+
+def _is_cifar(place: Path) -> bool:
+    if place.name in ARCHIVES:
+        return place.is_file()
+    return any((place / layout.batch).is_file() and (place / layout.names).is_file() for layout in LAYOUTS)
+
+
+def read_cifar(place: Path, *, track: Track = silent) -> LabelledImages:
+    """Read the test split of CIFAR-10 or CIFAR-100 from the authors' folder or archive.
+
+    The pickles of the Python version are opened by a reader that makes arrays, lists and texts and nothing else.
+    Raises DataError where the files are missing or damaged.
+    """
+    files = _archived(place) if place.is_file() else _in_folder(place)
+    for layout in LAYOUTS:
+        if layout.batch in files and layout.names in files:
+            where = f"{place}/{layout.batch}"
+            read = _binary if isinstance(layout.labels, int) else _pickled
+            return _labelled(where, layout, *read(where, layout, files), track)
     raise DataError(
-        f"{folder} holds no binary CIFAR (test_batch.bin with batches.meta.txt, or test.bin with "
-        "fine_label_names.txt); download the binary version, or use webdataset shards or an image folder"
+        f"{place} holds no CIFAR (test_batch.bin with batches.meta.txt, test.bin with fine_label_names.txt, or the "
+        "Python version's test_batch with batches.meta, test with meta); unpack the authors' archive again"
     )
 
 
-def _read(path: Path, name: str, class_names: list[str], label_bytes: int, track: Track) -> LabelledImages:
-    data = np.fromfile(path, dtype=np.uint8)
-    if not len(data) or len(data) % (label_bytes + PIXEL_BYTES):
-        raise DataError(f"{path} has {len(data)} bytes, no multiple of {label_bytes + PIXEL_BYTES}; download it again")
-    rows = data.reshape(-1, label_bytes + PIXEL_BYTES)
-    labels = rows[:, label_bytes - 1].astype(np.int64)
-    if labels.max() >= len(class_names):
-        raise DataError(f"{path} has label {labels.max()} but there are {len(class_names)} class names")
-    pictures = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    records = [Entry(f"{path.stem}/{i:05d}", EncodedImage(_png(picture)), i) for i, picture in enumerate(pictures)]
-    screened = screen(str(path), records, track=track)
+def _in_folder(folder: Path) -> dict[str, Callable[[], bytes]]:
+    names = {name for layout in LAYOUTS for name in (layout.batch, layout.names)}
+    return {name: (folder / name).read_bytes for name in names if (folder / name).is_file()}
+
+
+def _archived(archive: Path) -> dict[str, Callable[[], bytes]]:
+    """Return the files of an archive that any layout names; they are read once, as a .tar.gz has no index."""
+    names = {name for layout in LAYOUTS for name in (layout.batch, layout.names)}
+    found: dict[str, Callable[[], bytes]] = {}
+    try:
+        with tarfile.open(archive, "r:gz") as opened:
+            for member in opened:
+                name = PurePosixPath(member.name).name
+                if name in names and member.isfile() and (file := opened.extractfile(member)) is not None:
+                    found[name] = io.BytesIO(file.read()).getvalue
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{archive} is not a whole .tar.gz file: {error}; download it again") from error
+    return found
+
+
+def _binary(
+    where: str, layout: _Layout, files: dict[str, Callable[[], bytes]]
+) -> tuple[np.ndarray, NDArray[np.int64], list[str]]:
+    assert isinstance(layout.labels, int)
+    data = np.frombuffer(files[layout.batch](), dtype=np.uint8)
+    row = layout.labels + PIXEL_BYTES
+    if not len(data) or len(data) % row:
+        raise DataError(f"{where} has {len(data)} bytes, no multiple of {row}; download it again")
+    rows = data.reshape(-1, row)
+    names = [line.strip() for line in files[layout.names]().decode("utf-8", "replace").splitlines() if line.strip()]
+    return rows[:, layout.labels :], rows[:, layout.labels - 1].astype(np.int64), names
+
+
+def _pickled(
+    where: str, layout: _Layout, files: dict[str, Callable[[], bytes]]
+) -> tuple[np.ndarray, NDArray[np.int64], list[str]]:
+    assert isinstance(layout.labels, tuple)
+    labels_key, names_key = layout.labels
+    batch, meta = unpickled(files[layout.batch](), where), unpickled(files[layout.names](), layout.names)
+    try:
+        pixels, labels = batch[b"data"], np.asarray(batch[labels_key], dtype=np.int64)
+        names = [name.decode() for name in meta[names_key]]
+        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXEL_BYTES) or not len(labels):
+            raise ValueError(f"pixels {pixels.dtype} {pixels.shape} for {len(labels)} labels")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where} is not a batch of CIFAR's Python version: {error!r}; download it again") from error
+    return pixels, labels, names
+
+
+def _labelled(
+    where: str, layout: _Layout, pixels: np.ndarray, labels: NDArray[np.int64], names: list[str], track: Track
+) -> LabelledImages:
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise DataError(f"{where} has labels from {labels.min()} to {labels.max()} but {len(names)} class names")
+    class_names = [name.replace("_", " ") for name in names]
+    pictures = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    stem = Path(layout.batch).stem
+    records = [Entry(f"{stem}/{i:05d}", EncodedImage(_png(picture)), i) for i, picture in enumerate(pictures)]
+    screened = screen(where, records, track=track)
     return LabelledImages(
-        name=name,
+        name=layout.name,
         images=screened.images,
         digest=screened.digest(labels.tolist(), class_names),
         problems=screened.problems,
@@ -58,7 +145,7 @@ def _read(path: Path, name: str, class_names: list[str], label_bytes: int, track
     )
 
 
-def _png(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+def _png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     PillowImage.fromarray(picture).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vlmquant.data.captions import read_caption_table
-from vlmquant.data.cifar import LAYOUTS, read_cifar
+from vlmquant.data.cifar import ARCHIVES, cifar_place, read_cifar
 from vlmquant.data.coco import read_coco_captions, read_karpathy, read_vqa
 from vlmquant.data.folders import image_files, read_flat_folder, read_image_folder
 from vlmquant.data.sets import MAX_PROBLEM_SHARE, ImageSet
@@ -33,10 +33,11 @@ def read(
     Known layouts: webdataset shards (`classnames.txt` or captions, and `<split>/*.tar`), a caption table with its
     folder of images (and `<split>.txt`, a list of image names, where there is one),
     VQA v2's `*questions.json` and `*annotations.json` with their folder, `annotations/captions_<split>*.json` with its
-    folder, Karpathy's `dataset_*.json`, binary CIFAR, one sub-folder per class, and a flat folder.
+    folder, Karpathy's `dataset_*.json`, CIFAR as its authors give it out (the binary or Python version, unpacked or as
+    .tar.gz), one sub-folder per class, and a flat folder.
     Raises DataError listing these when none fits, and where `split` is named and there is none of that name.
     """
-    if not path.is_dir():
+    if not path.is_dir() and not (path.name in ARCHIVES and path.is_file()):
         raise DataError(f"{path} {why_no_folder(path)}; give the folder of a data set ({_KNOWN})")
     one = split or usual_split
     if next((path / one).glob("*.tar"), None):
@@ -61,10 +62,10 @@ def read(
     for annotations in sorted(path.glob("dataset_*.json")):
         images = image_folder(path) if not (path / "val2014").is_dir() else path
         return read_karpathy(annotations, images, split=one, max_problem_share=max_problem_share, track=track)
-    if any((path / batch).is_file() for batch, _, _ in LAYOUTS.values()):
+    if place := cifar_place(path):
         if split not in (None, "test"):
-            raise _no_split(path, split, "of a binary CIFAR the split test is read")
-        return read_cifar(path, track=track)
+            raise _no_split(path, split, "of CIFAR the split test is read")
+        return read_cifar(place, track=track)
     if split:
         raise _no_split(path, split, "these data have no splits of that name")
     if pair := vqa_files(path):
@@ -129,5 +130,5 @@ def _read_folder(path: Path, max_problem_share: float, track: Track) -> ImageSet
 _KNOWN = (
     "webdataset shards, captions.csv with images, VQA v2's *questions.json and *annotations.json, "
     "COCO's annotations/captions_*.json, Karpathy's dataset_*.json, "
-    "binary CIFAR, a folder per class, or a flat folder of images"
+    "CIFAR's binary or Python version (or its .tar.gz), a folder per class, or a flat folder of images"
 )

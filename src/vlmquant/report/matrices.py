@@ -10,7 +10,8 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 MOST_WRITTEN = 144
-"""Matrices of up to so many cells have their numbers written in."""
+"""Matrices of up to so many cells have their numbers written in, where at most `MOST_WRITTEN_PANELS` share a row."""
+MOST_WRITTEN_PANELS = 2
 FEW = 36
 LONGEST_LABEL = 28
 
@@ -39,6 +40,8 @@ def side_by_side(matrices: Sequence[Matrix], unit: str, *, rows_are: str, column
     high = max(float(np.nanmax(matrix.values)) for matrix in matrices)
     for axes, matrix in zip(panels, matrices, strict=True):
         image = _draw(axes, matrix, low, high, "viridis", size)
+        if len(matrices) <= MOST_WRITTEN_PANELS:
+            _write_numbers(axes, matrix.values, image)
         axes.set_xlabel(columns_are)
     panels[0].set_ylabel(rows_are)
     for axes in panels[1:]:
@@ -53,6 +56,7 @@ def difference(matrix: Matrix, unit: str, *, rows_are: str, columns_are: str, n:
     figure, panels, size = _canvas([matrix])
     reach = float(np.nanmax(np.abs(matrix.values))) or 1.0
     image = _draw(panels[0], matrix, -reach, reach, "RdBu", size)
+    _write_numbers(panels[0], matrix.values, image)
     panels[0].set_xlabel(columns_are)
     panels[0].set_ylabel(rows_are)
     figure.colorbar(image, ax=panels, label=unit, fraction=0.03, pad=0.01)
@@ -77,12 +81,12 @@ def _draw(axes: Axes, matrix: Matrix, low: float, high: float, colours: str, siz
     axes.set_xticks(range(len(matrix.columns)), [_short(label) for label in matrix.columns], rotation=90, fontsize=size)
     axes.set_yticks(range(len(matrix.rows)), [_short(label) for label in matrix.rows], fontsize=size)
     axes.set_title(matrix.title, fontsize=10)
-    if matrix.values.size <= MOST_WRITTEN:
-        _write_numbers(axes, matrix.values, image)
     return image
 
 
 def _write_numbers(axes: Axes, values: NDArray[np.float64], image: AxesImage) -> None:
+    if values.size > MOST_WRITTEN:
+        return
     size = 9 if values.size <= FEW else 6.5
     whole = bool(np.all(np.mod(values[np.isfinite(values)], 1) == 0))
     for (row, column), value in np.ndenumerate(values):

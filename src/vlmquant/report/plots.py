@@ -110,7 +110,8 @@ def png(figure: Figure) -> bytes:
     """Return a figure as a PNG file; what is written in it is shown literally, dollars and control characters too."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        if not text.get_text().startswith(_OF_A_SCALE):
+        # A number of an axis has no text yet, and is a formula where the axis is logarithmic.
+        if text.get_text() and not text.get_text().startswith(_OF_A_SCALE):
             text.set_parse_math(False)
             text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     data = io.BytesIO()

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from vlmquant import __version__
 from vlmquant.files import write_whole
-from vlmquant.lab.reproduce.outcome import Chart, Reproduction
+from vlmquant.lab.reproduce.outcome import Chart, Heatmap, Reproduction
 from vlmquant.output import results
+from vlmquant.report.matrices import Matrix, side_by_side
 from vlmquant.report.page import Block, Details, Facts, Heading, Notice, Page, Picture, Table, Text, write_page
 from vlmquant.report.plots import plain, png
 
@@ -34,8 +36,8 @@ def reproduction_page(found: Reproduction) -> Page:
     if found.stand_ins:
         blocks.append(Notice("Stand-ins: the figures here are not of the source's model and data", found.stand_ins))
     blocks += [
-        Heading("Figures"),
-        Table(columns=COLUMNS, rows=table_rows(found), caption="A dash: the source or the method has no such figure."),
+        *(block for group, rows in tables(found).items() for block in (Heading(group or "Figures"), _table(rows))),
+        Heading("Notes"),
         *(Text(note) for note in found.notes),
         Heading("Charts"),
         *(_picture(chart, found) for chart in found.charts),
@@ -50,11 +52,17 @@ def reproduction_page(found: Reproduction) -> Page:
     )
 
 
-def table_rows(found: Reproduction) -> list[tuple[str, ...]]:
-    """Return the cells of `COLUMNS`, one row a figure."""
-    return [
-        (*(cell or "-" for cell in (row.what, row.printed, row.its_method, row.ours)), row.remark) for row in found.rows
-    ]
+def tables(found: Reproduction) -> dict[str, list[tuple[str, ...]]]:
+    """Return the cells of `COLUMNS`, one row a figure, by group."""
+    grouped: dict[str, list[tuple[str, ...]]] = {}
+    for row in found.rows:
+        cells = (cell or "-" for cell in (row.what, row.printed, row.its_method, row.ours))
+        grouped.setdefault(row.group, []).append((*cells, row.remark))
+    return grouped
+
+
+def _table(rows: list[tuple[str, ...]]) -> Table:
+    return Table(columns=COLUMNS, rows=rows, caption="A dash: the source or the method has no such figure.")
 
 
 def chart_figure(chart: Chart) -> Figure:
@@ -63,17 +71,29 @@ def chart_figure(chart: Chart) -> Figure:
     axes = figure.subplots()
     for name, (x, y) in chart.lines.items():
         axes.plot(x, y, marker="." if len(x) <= MOST_MARKS else "", linewidth=1.2, label=name, alpha=0.8)
+    axes.set_yscale(chart.y_scale)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    n = max((len(x) for x, _ in chart.lines.values()), default=0)
-    axes.set_title(f"{chart.title}, n = {n}", loc="left", fontsize=10)
+    n = max((len(x) for x, _ in chart.lines.values()), default=0) if chart.n is None else chart.n
+    axes.set_title(f"{chart.title}, n = {n:,}", loc="left", fontsize=10)
     axes.margins(x=0.01)
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     plain(axes)
     return figure
 
 
-def _picture(chart: Chart, found: Reproduction) -> Picture:
+def heatmap_figure(heatmap: Heatmap) -> Figure:
+    """Draw the matrices of a heat map."""
+    drawn = [
+        Matrix(title=name, values=np.asarray(cells, dtype=np.float64), rows=heatmap.rows, columns=heatmap.columns)
+        for name, cells in heatmap.panels.items()
+    ]
+    n = f"n = {len(heatmap.rows)} x {len(heatmap.columns)}"
+    return side_by_side(drawn, heatmap.unit, rows_are=heatmap.rows_are, columns_are=heatmap.columns_are, n=n)
+
+
+def _picture(chart: Chart | Heatmap, found: Reproduction) -> Picture:
     where = "Stand-ins, see above. " if found.stand_ins else ""
-    drawn = png(chart_figure(chart))
-    return Picture(drawn, alt=f"{chart.title}: {', '.join(chart.lines)}", caption=f"{where}{chart.title}.")
+    figure = heatmap_figure(chart) if isinstance(chart, Heatmap) else chart_figure(chart)
+    names = chart.panels if isinstance(chart, Heatmap) else chart.lines
+    return Picture(png(figure), alt=f"{chart.title}: {', '.join(names)}", caption=f"{where}{chart.title}.")

@@ -1,13 +1,15 @@
 """The embeddings of a data set by a dual encoder, from the store where they are in it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages
 from vlmquant.files import digest
 from vlmquant.metrics.ranking import refuse_non_finite
-from vlmquant.models.encoder import normalize
+from vlmquant.models.encoder import DualEncoder, normalize
 from vlmquant.models.preprocess import preprocess
-from vlmquant.models.spec import FloatArray
+from vlmquant.models.spec import FloatArray, Image
 from vlmquant.opening import Opened
 from vlmquant.progress import Track
 from vlmquant.tasks.encode import embed_classes, encode_captions
@@ -17,23 +19,20 @@ from vlmquant.tasks.store import Store
 def image_features(opened: Opened, data: ImageSet, store: Store, track: Track) -> FloatArray:
     """Return the features (n, d) float32 of all images, not normalized."""
     encoder = opened.encoder
-
-    def encode(start: int, stop: int) -> FloatArray:
-        pictures = data.images[start:stop]
-        batches = [pictures[i : i + encoder.batch_size] for i in range(0, len(pictures), encoder.batch_size)]
-        return np.concatenate(
-            [
-                encoder.image_tower(np.stack([preprocess(image, encoder.image_spec) for image in batch]))
-                for batch in batches
-            ]
-        )
-
     return store.rows(
         {"of": "images", "data": data.digest, "model": opened.identity, "batch": str(encoder.batch_size)},
         len(data),
-        encode,
+        lambda start, stop: features_of(encoder, data.images[start:stop]),
         description=f"Encoding images with {encoder.name}",
         track=track,
+    )
+
+
+def features_of(encoder: DualEncoder, pictures: Sequence[Image]) -> FloatArray:
+    """Return the features (n, d) float32 of pictures, not normalized."""
+    batches = [pictures[i : i + encoder.batch_size] for i in range(0, len(pictures), encoder.batch_size)]
+    return np.concatenate(
+        [encoder.image_tower(np.stack([preprocess(image, encoder.image_spec) for image in batch])) for batch in batches]
     )
 
 

@@ -74,9 +74,14 @@ def embed_classes(
     if len(set(class_names)) != len(class_names) or not class_names:
         raise DataError("class names must be given and differ from each other")
     prompts = [template.replace("{}", name) for name in class_names for template in templates]
-    rows = encode_texts(encoder, prompts, prompts, track).astype(np.float64)
+    return class_rows(encode_texts(encoder, prompts, prompts, track), len(class_names))
+
+
+def class_rows(prompt_rows: FloatArray, classes: int) -> FloatArray:
+    """Return (classes, d) float32 unit rows from (classes * prompts, d): normalize, mean, normalize again."""
+    rows = prompt_rows.astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    means = rows.reshape(len(class_names), len(templates), -1).mean(axis=1)
+    means = rows.reshape(classes, -1, rows.shape[1]).mean(axis=1)
     return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), dtype=np.float32)
 
 

@@ -21,13 +21,13 @@ from vlmquant.data.reader import read
 from vlmquant.data.sets import CaptionedImages, summarize
 from vlmquant.errors import DataError
 from vlmquant.files import digest, write_whole
+from vlmquant.lab.reproduce.calibration import calibration_of
 from vlmquant.lab.reproduce.caption_figures import Turns, chart, rows
 from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OPTIONS, OURS, places
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Reproduction
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.turns import taken
-from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.opening.first_use import BUNDLED
 from vlmquant.opening.named import wrong_head
 from vlmquant.progress import Track, silent
@@ -197,20 +197,7 @@ def _calibration(asked: ReproductionRequest, data: CaptionedImages, scored: int)
         import streetworld
 
         return streetworld.calibration_set(DEFAULT_IMAGES), False
-    on_scored = len(data) - scored < FEW_IMAGES
-    begin, end = (0, scored) if on_scored else (scored, len(data))
-    chosen = np.unique(np.linspace(begin, end - 1, min(DEFAULT_IMAGES, end - begin)).round().astype(int))
-    which = "that are scored, without their captions" if on_scored else "that are not scored"
-    images = LazyImages(tuple(data.ids[one] for one in chosen), tuple(data.images.refs[one] for one in chosen))
-    return (
-        CalibrationSet(
-            images=images,
-            texts=BUILTIN_PROMPTS,
-            images_from=f"{len(images)} pictures of {data.name} {which}",
-            texts_from=BUILTIN_PROMPTS_NAME,
-        ),
-        on_scored,
-    )
+    return calibration_of(data, np.arange(scored), "captions")
 
 
 def _quantize(

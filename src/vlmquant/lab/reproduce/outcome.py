@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vlmquant.bench.environment import Environment
 
@@ -11,10 +11,11 @@ from vlmquant.bench.environment import Environment
 class Row:
     """One figure: as the source prints it, ours by its method, ours by the recommended recipe; each "" where none.
 
-    `remark` says where the source's figure does not hold, and why.
+    `remark` says where the source's figure does not hold, and why. Rows of one `group` are one table.
     """
 
     what: str
+    group: str = ""
     printed: str = ""
     its_method: str = ""
     ours: str = ""
@@ -23,12 +24,30 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over one axis: (x, y) of equal length, by name."""
+    """Lines over one axis: (x, y) of equal length, by name; the y axis is linear or logarithmic.
+
+    `n` is what a line is made of where its points are not the samples, as of a histogram.
+    """
 
     title: str
     x_label: str
     y_label: str
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    y_scale: Literal["linear", "log"] = "linear"
+    n: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heatmap:
+    """Matrices (rows, columns) beside each other on one colour scale, by name; `unit` is that of their cells."""
+
+    title: str
+    unit: str
+    rows_are: str
+    columns_are: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    panels: Mapping[str, Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +61,7 @@ class Reproduction:
     title: str
     stand_ins: tuple[str, ...]
     rows: tuple[Row, ...]
-    charts: tuple[Chart, ...]
+    charts: tuple[Chart | Heatmap, ...]
     notes: tuple[str, ...]
     facts: Mapping[str, str]
     environment: Environment

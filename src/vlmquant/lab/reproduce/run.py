@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from vlmquant.errors import DataError, unknown
 from vlmquant.lab.reproduce.blip_int8 import blip_int8
+from vlmquant.lab.reproduce.dq_clip import dq_clip
 from vlmquant.lab.reproduce.event_detection import event_detection
 from vlmquant.lab.reproduce.outcome import Reproduction
 from vlmquant.lab.reproduce.request import ReproductionRequest
@@ -12,6 +13,7 @@ from vlmquant.progress import Track, silent
 REPRODUCTIONS: dict[str, Callable[[ReproductionRequest, Track], Reproduction]] = {
     "event-detection": event_detection,
     "blip-int8": blip_int8,
+    "dq-clip": dq_clip,
 }
 
 
