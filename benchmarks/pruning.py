@@ -30,7 +30,7 @@ from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.progress import bar
 from vlmquant.quantize.apply import pruned_first, quantize_tower
-from vlmquant.quantize.prunable import units, work_of
+from vlmquant.quantize.prunable import macs_of, units
 from vlmquant.quantize.recipes.recipe import COMPONENTS, Recipe, pruned
 from vlmquant.quantize.recovery.recover import recover
 from vlmquant.quantize.recovery.tuning import RecoverySettings
@@ -110,7 +110,7 @@ def _pruned(
         whole = tower_of(model, component)
         smaller, rest = pruned_first(whole, recipe, inputs, f"{recipe.name}, {component}", bar)
         left[component] = (
-            work_of(smaller, inputs[0], units(smaller)).total / work_of(whole, inputs[0], units(whole)).total
+            macs_of(smaller, inputs[0], units(smaller)).total / macs_of(whole, inputs[0], units(whole)).total
         )
         towers[component] = (quantize_tower(smaller, rest, inputs, f"{recipe.name}, {component}", bar), recipe)
     facts = {"macs_left": left, "bundle_bytes": _bundle_bytes(model, towers, calibration)}

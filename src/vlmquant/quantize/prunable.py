@@ -104,14 +104,14 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 @dataclass(frozen=True)
-class Work:
+class MacCount:
     """Multiply-accumulates of a tower for one input: all of them, and those of one group of each unit by its reader."""
 
     total: int
     of_group: Mapping[str, int]
 
 
-def work_of(tower: nn.Module, batch: Tensor, chosen: Sequence[Unit]) -> Work:
+def macs_of(tower: nn.Module, batch: Tensor, chosen: Sequence[Unit]) -> MacCount:
     """Count the multiply-accumulates of Linears, convolutions and attention's two products on `batch`, per input."""
     names = [name for name, module in tower.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     rows: dict[str, int] = {}
@@ -133,4 +133,4 @@ def work_of(tower: nn.Module, batch: Tensor, chosen: Sequence[Unit]) -> Work:
             total += products * unit.groups
             one += products
         of_group[unit.reader] = one // len(batch)
-    return Work(total // len(batch), of_group)
+    return MacCount(total // len(batch), of_group)

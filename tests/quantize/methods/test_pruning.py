@@ -16,7 +16,7 @@ from vlmquant.quantize.damage import Judge
 from vlmquant.quantize.least_squares import Sums
 from vlmquant.quantize.methods.pruning import Level, allocate, prune_tower
 from vlmquant.quantize.methods.step import Calibration
-from vlmquant.quantize.prunable import Unit, Work, put_in, units, without_channels, work_of
+from vlmquant.quantize.prunable import MacCount, Unit, macs_of, put_in, units, without_channels
 from vlmquant.quantize.recipes.recipe import Recipe, pruned
 
 
@@ -43,7 +43,7 @@ def test_work_is_counted_as_by_hand(model: ClipModel, pixels: list[Tensor]) -> N
     width, tokens, layers, hidden = 32, 17, 2, 128
     attention = tokens * 4 * width * width + 2 * tokens * tokens * width
     expected = 16 * 3 * 8 * 8 * width + layers * (attention + 2 * tokens * width * hidden) + width * 24
-    work = work_of(tower, pixels[0], units(tower))
+    work = macs_of(tower, pixels[0], units(tower))
     assert work.total == expected
     heads, chunks = (unit for unit in units(tower) if ".0." in unit.owner)
     assert (heads.groups, heads.width) == (2, 16)
@@ -58,7 +58,7 @@ def test_the_pruned_tower_does_so_much_less_and_the_other_one_stays(
     tower = model.image_tower
     before = {name: value.clone() for name, value in tower.state_dict().items()}
     found = prune_tower(tower, share, Calibration(pixels, "test"))
-    whole, left = (work_of(each, pixels[0], units(each)).total for each in (tower, found))
+    whole, left = (macs_of(each, pixels[0], units(each)).total for each in (tower, found))
     assert share <= 1 - left / whole <= share + 0.15
     assert found(pixels[0]).shape == tower(pixels[0]).shape
     assert all(torch.equal(value, before[name]) for name, value in tower.state_dict().items())
@@ -76,7 +76,7 @@ def test_channels_that_repeat_others_go_without_a_trace(model: ClipModel, pixels
             fc1 = tower.get_submodule(unit.writers[0])
             half = unit.channels // 2
             fc1.weight[half:], fc1.bias[half:] = fc1.weight[:half].clone(), fc1.bias[:half].clone()
-    work = work_of(tower, pixels[0], units(tower))
+    work = macs_of(tower, pixels[0], units(tower))
     share = sum(work.of_group[unit.reader] * unit.groups for unit in mlps) / 2 / work.total
     found = prune_tower(tower, share - 0.05, Calibration(pixels, "test"))
     damage = Judge(tower, pixels).expected - Judge(found, pixels).expected
@@ -100,7 +100,7 @@ def test_what_is_left_makes_up_for_what_went(model: ClipModel, pixels: list[Tens
 
 def test_text_towers_are_pruned_too(model: ClipModel, ids: list[Tensor]) -> None:
     found = prune_tower(model.text_tower, 0.3, Calibration(ids, "test"))
-    whole, left = (work_of(each, ids[0], units(each)).total for each in (model.text_tower, found))
+    whole, left = (macs_of(each, ids[0], units(each)).total for each in (model.text_tower, found))
     assert left <= 0.7 * whole
 
 
@@ -110,7 +110,7 @@ def test_the_cheapest_levels_are_chosen_within_the_share() -> None:
         "harmless": [Level(0, channels, 0.0), Level(2, channels[:2], 0.001)],
         "precious": [Level(0, channels, 0.0), Level(2, channels[:2], 0.9)],
     }
-    work = Work(total=100, of_group={"harmless": 10, "precious": 10})
+    work = MacCount(total=100, of_group={"harmless": 10, "precious": 10})
     plan = allocate(tried, work, 0.2)
     assert {name: level.removed for name, level in plan.items()} == {"harmless": 2, "precious": 0}
     assert allocate(tried, work, 0.0)["harmless"].removed == 0

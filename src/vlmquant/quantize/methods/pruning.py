@@ -21,7 +21,7 @@ from vlmquant.quantize.calibrate import check_inputs, trace, watching
 from vlmquant.quantize.damage import Judge
 from vlmquant.quantize.least_squares import Sums, damped
 from vlmquant.quantize.methods.step import Calibration, Draft, Step
-from vlmquant.quantize.prunable import Unit, Work, put_in, units, without_channels, work_of
+from vlmquant.quantize.prunable import MacCount, Unit, macs_of, put_in, units, without_channels
 from vlmquant.quantize.recipes.recipe import Recipe
 
 TRIED = 8
@@ -47,7 +47,7 @@ def prune_tower(tower: nn.Module, share: float, calibration: Calibration) -> nn.
     chosen = units(tower)
     if not chosen:
         raise RecipeError("prune leaves out attention heads and MLP channels, and this component has none")
-    work = work_of(tower, calibration.inputs[0], chosen)
+    work = macs_of(tower, calibration.inputs[0], chosen)
     judge = Judge(tower, calibration.inputs)
     tried = {}
     for unit in calibration.track(chosen, f"{calibration.description}: damage of pruning", len(chosen)):
@@ -60,7 +60,7 @@ def prune_tower(tower: nn.Module, share: float, calibration: Calibration) -> nn.
     return pruned
 
 
-def allocate(tried: Mapping[str, Sequence[Level]], work: Work, share: float) -> dict[str, Level]:
+def allocate(tried: Mapping[str, Sequence[Level]], work: MacCount, share: float) -> dict[str, Level]:
     """Return a level of each unit so that `share` of the work goes for the least damage, taken as adding up.
 
     One price for a multiply-accumulate is bid for all units, and halved in on. Raises RecipeError where even the
