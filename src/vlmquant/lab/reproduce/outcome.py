@@ -23,12 +23,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over one axis: (x, y) of equal length, by name."""
+    """Lines over one axis: (x, y) of equal length, by name.
+
+    `samples` is how many samples a point sums up; None where each is one.
+    """
 
     title: str
     x_label: str
     y_label: str
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    samples: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

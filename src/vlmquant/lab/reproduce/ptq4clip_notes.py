@@ -1,0 +1,59 @@
+"""What the page of `ptq4clip` says beside its figures: where the source's claims do not hold, and what was left out."""
+
+from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.clip.model import ImageTower
+from vlmquant.lab.reproduce.bit_forms import CALIBRATION_IMAGES
+from vlmquant.lab.reproduce.published import PUBLISHED
+from vlmquant.lab.reproduce.source_sets import SourceSets
+from vlmquant.quantize.sites import multiplications
+
+NOTES = (
+    "Every form is a simulation in torch: integers are rounded and computed with as floats, as no engine has kernels "
+    "for most of these widths. So there is no speed here, and no size below 8 bits.",
+    "Each cell is the score and its difference to FP32 with the 95 % interval of the paired difference over pictures.",
+    "The source's released code quantizes 49 modules only: no attention projection, and no product behind a softmax.",
+    "The source's two methods differ in more than twin ranges: vanilla takes min/max ranges and b bits in every layer, "
+    "the other searches its scales. Here too, and below 8 bits twin + Hessian keeps patches and projection in 8 bits. "
+    "So the gap between the methods is no evidence for twin ranges alone.",
+    "twin + Hessian is not run at 2 bits, where each of its two ranges has one bit; nor at 16, where vanilla already "
+    "equals FP32.",
+)
+
+
+def missing(sets: SourceSets) -> list[str]:
+    """Say which data there are none of, and where they are usually got."""
+    kinds = {
+        "Classification": (sets.labelled, "pictures with classes", ("imagenetv2",)),
+        "Retrieval": (sets.captioned, "pictures with captions", ("coco-val2017", "flickr30k-test")),
+        "Question answering": (sets.questioned, "pictures with questions", ("vqa-v2-val",)),
+    }
+    return [
+        f"{task} was left out: there are no {what} in the data. "
+        + " ".join(f"{PUBLISHED[name].name}: {PUBLISHED[name].where}." for name in names)
+        for task, (found, what, names) in kinds.items()
+        if not found
+    ]
+
+
+def notes(model: ClipModel, on_scored: bool) -> list[str]:
+    """Say what is particular to this model and this calibration."""
+    count = sum(len(multiplications(tower)) for tower in model.graphs.values())
+    vit = isinstance(model.image_tower, ImageTower)
+    found = [
+        *NOTES,
+        f"Here {count} products are quantized: every Linear and convolution, and with twin + Hessian both products of "
+        "every attention."
+        if vit
+        else "twin + Hessian was left out: a ResNet has no GELU, and the source ran it on ViT-B/32 only.",
+    ]
+    if vit:
+        found.append(
+            "Vanilla on RN50 is not here: no trained RN50 is bundled, and random weights have no accuracy; name one "
+            "with --checkpoint (see checkpoints/clip/resnet.py for its files)."
+        )
+    if on_scored:
+        found.append(
+            "Ranges were measured on scored pictures, without their labels, as there are fewer than "
+            f"{CALIBRATION_IMAGES} others; --limit leaves some."
+        )
+    return found
