@@ -58,7 +58,7 @@ SCORES = (
         drop="11 points",
         remarks={
             FLOAT.name: "which of its two prompt settings the printed figures are of is not printed",
-            W8: "41.24 is 14.68 points below 55.92 and not 11: the drop is of RN50, the table of ViT-B/32",
+            W8: "41.24 is 14.68 points below 55.92 and not 11: the source's table and its text differ",
         },
     ),
     PrintedScore(
@@ -67,7 +67,7 @@ SCORES = (
         metric="CIDEr",
         figures={FLOAT.name: "36.1", TWIN_W8: "32.5"},
         drop="2 points",
-        remarks={FLOAT.name: "of 100 pictures: too few to tell 36.1 from 32.5, see the interval"},
+        remarks={TWIN_W8: "the printed drop of 3.6 is of 100 pictures and has no interval; ours has"},
     ),
     PrintedScore(
         title="Image to text, R@1 %",
