@@ -9,8 +9,10 @@ import pytest
 from PIL import Image as PillowImage
 
 import streetworld
+from vlmquant.checkpoints import load_model
 from vlmquant.data.sets import CaptionedImages, LabelledImages, QuestionedImages
 from vlmquant.errors import DataError, ModelError
+from vlmquant.lab.guided import GuidedOptions
 from vlmquant.lab.reproduce import bit_figures, bit_forms, clip_tasks
 from vlmquant.lab.reproduce import ptq4clip as source
 from vlmquant.lab.reproduce.bit_forms import FLOAT, OURS, SimulatedClip, forms_of, twin, vanilla
@@ -21,8 +23,10 @@ from vlmquant.lab.reproduce.run import reproduce
 from vlmquant.lab.reproduce.source_sets import recognised, some_of, source_sets
 from vlmquant.lab.reproduce.street_sets import street_sets
 from vlmquant.progress import silent
+from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import Recipe
 from vlmquant.report.reproduction import chart_figure, write_reproduction
+from vlmquant.tasks.store import Store
 
 FEW_FORMS = (FLOAT, OURS, vanilla(8), vanilla(2))
 
@@ -87,8 +91,8 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
         limit=6,
         threads=1,
     )
-    monkeypatch.setattr(source, "STEERED", source.GuidedOptions(beams=1, candidates=2, max_new_tokens=3, prompt="a"))
-    real, quantized = bit_forms.quantize_tower, []
+    monkeypatch.setattr(source, "STEERED", GuidedOptions(beams=1, candidates=2, max_new_tokens=3, prompt="a"))
+    real, quantized = quantize_tower, []
 
     def dies_in_the_second(tower: Any, recipe: Recipe, *rest: Any) -> Any:
         quantized.append(recipe.name)
@@ -114,7 +118,7 @@ def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
     assert "[" in eight_bits.its_method
     assert "[" in eight_bits.ours
     assert float(rows["MB on disk: 8 bits"].its_method) < float(rows["MB on disk: FP32"].its_method)
-    assert any("Question answering was left out: there are no pictures with questions" in note for note in found.notes)
+    assert any("Question answering here: left out" in note for note in found.notes)
     assert any("https://visualqa.org" in note for note in found.notes)
     assert any("COCO val2017 has 5,000 test samples, these are 3" in note for note in found.notes)
     assert any("Ranges were measured on scored pictures" in note for note in found.notes)
@@ -172,6 +176,7 @@ def test_figures_are_those_of_the_answers() -> None:
     assert list(shares) == ["16 bits", "8 bits", "4 bits"]
     assert [sum(y) for _, y in shares.values()] == pytest.approx([1, 1, 1])
     assert shares["8 bits"][1][0] == shares["8 bits"][1][-1] == 0.5
+    assert shares["8 bits"][0][-1] == pytest.approx(np.log10(0.5), abs=0.1)
 
 
 def test_widths_without_a_preset_are_otherwise_like_one() -> None:
@@ -220,7 +225,7 @@ def test_what_cannot_be_run_is_said(tiny_checkpoint: Path, data: Path, tmp_path:
         reproduce("event-detection", ReproductionRequest(output=tmp_path, language_model="gpt2"))
     write_vqa(tmp_path / "vqa")
     request = ReproductionRequest(output=tmp_path, data=data, checkpoint=str(tiny_checkpoint))
-    sets, model = source_sets(data, silent), source.load_model(str(tiny_checkpoint))
+    sets, model = source_sets(data, silent), load_model(str(tiny_checkpoint))
     asked = source_sets(tmp_path / "vqa", silent)
     assert "name a folder of GPT-2 with --language-model" in str(source._steering(request, sets))
     assert "training/train_mcan.py" in str(source._answering(request, model, asked))
@@ -245,7 +250,7 @@ def test_sets_are_thinned_evenly_with_what_is_known_of_them(tmp_path: Path) -> N
 
 def test_all_five_tasks_run_on_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "forms_of", lambda model: FEW_FORMS[:3])
-    monkeypatch.setattr(source, "STREET_STEERED", source.GuidedOptions(beams=1, candidates=2, max_new_tokens=3))
+    monkeypatch.setattr(source, "STREET_STEERED", GuidedOptions(beams=1, candidates=2, max_new_tokens=3))
     monkeypatch.setattr(source, "_size", lambda *rest: {"bytes_on_disk": 1})
     found = reproduce("ptq4clip", ReproductionRequest(output=tmp_path, limit=2, threads=1))
     assert len(found.stand_ins) == 2
@@ -264,11 +269,11 @@ def test_a_resnet_has_no_twin_ranges(tmp_path: Path) -> None:
     from vlmquant.checkpoints.random_weights import write_random_checkpoint
 
     config = resnet_config(image_size=32, layers=(1, 1, 1, 1), width=64, text=(64, 1), projection=16)
-    model = source.load_model(write_random_checkpoint(config, tmp_path / "resnet", 0))
+    model = load_model(write_random_checkpoint(config, tmp_path / "resnet", 0))
     assert {form.method for form in forms_of(model)} == {"FP32", "static-int8", "vanilla"}
     clip = SimulatedClip(model, vanilla(4), streetworld.calibration_set(2))
     data = street_sets(tmp_path, 2, silent).all["drawn classes"]
     inputs = clip_tasks.TaskInputs(model=model, track=silent, templates=())
     reference = SimulatedClip(model, FLOAT, streetworld.calibration_set(2))
-    (cosine, _) = inputs.cosines(clip, reference, data, clip_tasks.Store(tmp_path / "store"))["cosines"]
+    (cosine, _) = inputs.cosines(clip, reference, data, Store(tmp_path / "store"))["cosines"]
     assert 0 < cosine < 1

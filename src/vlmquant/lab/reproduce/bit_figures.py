@@ -13,6 +13,8 @@ from vlmquant.metrics.intervals import Interval, bootstrap_mean, paired_mean
 
 PERCENT = 100
 BINS = 40
+SMALLEST_DISTANCE = 1e-8
+"""1 - cosine of float32 embeddings is no finer than this."""
 OWN_ROW_BITS = (8, 6, 4)
 """Other bit-widths share one row a method; all are in the charts."""
 
@@ -121,7 +123,7 @@ def charts(forms: Sequence[Form], outcomes: Outcomes, cosines: Cosines, titles: 
     shares = [
         Chart(
             title=f"Cosine to the FP32 embedding, {method}, {titles[name]}",
-            x_label="cosine",
+            x_label="log10 of 1 - cosine: -4 is a cosine of 0.9999, -1 one of 0.9",
             y_label="share of pictures",
             lines=lines,
             samples=len(by_form[FLOAT.name]),
@@ -203,9 +205,9 @@ def _number(value: float) -> str:
 
 
 def _by_bits(forms: Sequence[Form], scores: Mapping[str, float]) -> dict[str, tuple[list[float], list[float]]]:
-    """Return a line for each method, from FP32 down, and the point of static-int8."""
+    """Return a line for each method, from FP32 down, and on top of them the point of static-int8."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
-    for form in forms:
+    for form in sorted(forms, key=lambda form: form.method == OURS_METHOD):
         if form.name in scores and form.method != FLOAT.method:
             start = ([], []) if form.method == OURS_METHOD else ([float(FLOAT_BITS)], [scores[FLOAT.name]])
             bits, values = lines.setdefault(form.method, start)
@@ -217,17 +219,21 @@ def _by_bits(forms: Sequence[Form], scores: Mapping[str, float]) -> dict[str, tu
 def _histograms(
     forms: Sequence[Form], by_form: Mapping[str, Sequence[float]], method: str
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Return the share of pictures in each of `BINS` equal ranges of cosines, by bit-width, at the ranges' middles."""
+    """Return the share of pictures in each of `BINS` ranges of cosines, by bit-width, at the ranges' middles.
+
+    The ranges are equal in the logarithm of 1 - cosine: equal in the cosine all widths from 6 bits on share the last.
+    """
     shown = [form for form in forms if form.method == method and form.name in by_form]
     if not shown:
         return {}
-    lowest = min(min(by_form[form.name]) for form in shown)
-    edges = np.linspace(min(lowest, 1.0 - 1e-3), 1.0, BINS + 1)
+    distances = {form: np.log10(np.maximum(1 - np.array(by_form[form.name]), SMALLEST_DISTANCE)) for form in shown}
+    lowest, highest = (float(pick(np.concatenate(list(distances.values())))) for pick in (np.min, np.max))
+    edges = np.linspace(lowest, max(highest, lowest + 1), BINS + 1)
     middles = ((edges[:-1] + edges[1:]) / 2).tolist()
     return {
         f"{form.bits} bits": (
             middles,
-            (np.histogram(by_form[form.name], edges)[0] / len(by_form[form.name])).tolist(),
+            (np.histogram(found, edges)[0] / len(found)).tolist(),
         )
-        for form in shown
+        for form, found in distances.items()
     }

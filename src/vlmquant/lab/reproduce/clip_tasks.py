@@ -118,7 +118,7 @@ class TaskInputs:
     ) -> dict[str, list[float]]:
         """Return the cosine of each picture's embedding to the reference's."""
         features = [self._work(each, data, (), store).features for each in (clip, reference)]
-        return {"cosines": [round(float(cosine), 6) for cosine in cosines(*features)]}
+        return {"cosines": [round(float(cosine), 9) for cosine in cosines(*features)]}
 
     def _work(self, clip: SimulatedClip, data: ImageSet, templates: tuple[str, ...], store: Store) -> Work:
         return Work(opened=clip.opened, data=data, templates=templates, store=store, track=self.track)

@@ -93,8 +93,8 @@ def ptq4clip(asked: ReproductionRequest, track: Track = silent) -> Reproduction:
         charts=charts(forms, outcomes, cosines, titles),
         notes=(
             *notes(model, on_scored),
-            *missing(sets),
-            *(why for why in (steering, answering) if isinstance(why, str)),
+            *([] if asked.data is None else missing(sets)),
+            *(why for why in (steering, answering) if isinstance(why, str) and why),
             *everything.remarks,
         ),
         facts={
@@ -208,10 +208,10 @@ def _templates(asked: ReproductionRequest) -> tuple[str, ...]:
 
 
 def _steering(asked: ReproductionRequest, sets: SourceSets) -> Steering | str:
-    """Return how captions are steered, or why they are not."""
+    """Return how captions are steered, or why they are not; "" without captioned pictures."""
     data = next(iter(sets.captioned.values()), None)
     if data is None:
-        return "Captions were left out with the captioned pictures."
+        return ""
     if asked.language_model is not None:
         options = STREET_STEERED if asked.data is None else STEERED
         return Steering(load_gpt2(asked.language_model), options, some_of(data, CAPTION_PICTURES))
@@ -224,10 +224,10 @@ def _steering(asked: ReproductionRequest, sets: SourceSets) -> Steering | str:
 
 
 def _answering(asked: ReproductionRequest, model: ClipModel, sets: SourceSets) -> Answering | str:
-    """Return what answers questions, or why nothing does."""
+    """Return what answers questions, or why nothing does; "" without questions."""
     data = next(iter(sets.questioned.values()), None)
     if data is None:
-        return "Question answering was left out with the questions."
+        return ""
     network = asked.answer_network
     if network is None and (asked.data is not None or asked.checkpoint is not None):
         return (

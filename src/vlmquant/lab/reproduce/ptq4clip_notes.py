@@ -1,10 +1,13 @@
 """What the page of `ptq4clip` says beside its figures: where the source's claims do not hold, and what was left out."""
 
+from collections.abc import Mapping
+
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip.model import ImageTower
+from vlmquant.data.sets import ImageSet
 from vlmquant.lab.reproduce.bit_forms import CALIBRATION_IMAGES
 from vlmquant.lab.reproduce.published import PUBLISHED
-from vlmquant.lab.reproduce.source_sets import SourceSets
+from vlmquant.lab.reproduce.source_sets import SourceSets, title
 from vlmquant.quantize.sites import multiplications
 
 NOTES = (
@@ -15,24 +18,26 @@ NOTES = (
     "The source's two methods differ in more than twin ranges: vanilla takes min/max ranges and b bits in every layer, "
     "the other searches its scales. Here too, and below 8 bits twin + Hessian keeps patches and projection in 8 bits. "
     "So the gap between the methods is no evidence for twin ranges alone.",
-    "twin + Hessian is not run at 2 bits, where each of its two ranges has one bit; nor at 16, where vanilla already "
-    "equals FP32.",
+    "twin + Hessian is not run at 2 bits, where each of its two ranges has one bit; nor at 16, which has no preset.",
 )
 
 
 def missing(sets: SourceSets) -> list[str]:
-    """Say which data there are none of, and where they are usually got."""
-    kinds = {
-        "Classification": (sets.labelled, "pictures with classes", ("imagenetv2",)),
-        "Retrieval": (sets.captioned, "pictures with captions", ("coco-val2017", "flickr30k-test")),
-        "Question answering": (sets.questioned, "pictures with questions", ("vqa-v2-val",)),
+    """Say which of the source's data there are none of, where they are usually got, and what is scored instead."""
+    kinds: dict[str, tuple[Mapping[str, ImageSet], tuple[str, ...]]] = {
+        "Classification": (sets.labelled, ("imagenetv2",)),
+        "Retrieval and steered captions": (sets.captioned, ("coco-val2017", "flickr30k-test")),
+        "Question answering": (sets.questioned, ("vqa-v2-val",)),
     }
-    return [
-        f"{task} was left out: there are no {what} in the data. "
-        + " ".join(f"{PUBLISHED[name].name}: {PUBLISHED[name].where}." for name in names)
-        for task, (found, what, names) in kinds.items()
-        if not found
-    ]
+    found = []
+    for tasks, (scored, names) in kinds.items():
+        instead = f"on {title(next(iter(scored)))}" if scored else "left out"
+        found += [
+            f"{PUBLISHED[name].name} is not in the data: {PUBLISHED[name].where}. {tasks} here: {instead}."
+            for name in names
+            if name not in scored
+        ]
+    return found
 
 
 def notes(model: ClipModel, on_scored: bool) -> list[str]:
