@@ -65,8 +65,7 @@ def chart_figure(chart: Chart) -> Figure:
         axes.plot(x, y, marker="." if len(x) <= MOST_MARKS else "", linewidth=1.2, label=name, alpha=0.8)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    points = max((len(x) for x, _ in chart.lines.values()), default=0)
-    n = points if chart.samples is None else chart.samples
+    n = max((len(x) for x, _ in chart.lines.values()), default=0) if chart.n is None else chart.n
     axes.set_title(f"{chart.title}, n = {n}", loc="left", fontsize=10)
     axes.margins(x=0.01)
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)

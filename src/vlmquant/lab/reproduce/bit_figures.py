@@ -14,7 +14,7 @@ from vlmquant.metrics.intervals import Interval, bootstrap_mean, paired_mean
 PERCENT = 100
 BINS = 40
 SMALLEST_DISTANCE = 1e-8
-"""1 - cosine of float32 embeddings is no finer than this."""
+"""Smaller ones are rounding of float32."""
 OWN_ROW_BITS = (8, 6, 4)
 """Other bit-widths share one row a method; all are in the charts."""
 
@@ -115,7 +115,7 @@ def charts(forms: Sequence[Form], outcomes: Outcomes, cosines: Cosines, titles: 
             x_label="bits of weights and activations",
             y_label=score.title.rsplit(", ", 1)[1],
             lines=_by_bits(forms, {name: _score(outcome, score) for name, outcome in outcomes[score.task].items()}),
-            samples=len(outcomes[score.task][FLOAT.name][score.metric]["values"]),
+            n=len(outcomes[score.task][FLOAT.name][score.metric]["values"]),
         )
         for score in SCORES
         if score.task in outcomes and not score.brief
@@ -126,7 +126,7 @@ def charts(forms: Sequence[Form], outcomes: Outcomes, cosines: Cosines, titles: 
             x_label="log10 of 1 - cosine: -4 is a cosine of 0.9999, -1 one of 0.9",
             y_label="share of pictures",
             lines=lines,
-            samples=len(by_form[FLOAT.name]),
+            n=len(by_form[FLOAT.name]),
         )
         for name, by_form in cosines.items()
         for method in (VANILLA, TWIN)

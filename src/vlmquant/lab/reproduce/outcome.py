@@ -25,14 +25,14 @@ class Row:
 class Chart:
     """Lines over one axis: (x, y) of equal length, by name.
 
-    `samples` is how many samples a point sums up; None where each is one.
+    `n` is what a line is made of where its points are not the samples, as of a histogram.
     """
 
     title: str
     x_label: str
     y_label: str
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-    samples: int | None = None
+    n: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ NOTES = (
     "The source's released code quantizes 49 modules only: no attention projection, and no product behind a softmax.",
     "The source's two methods differ in more than twin ranges: vanilla takes min/max ranges and b bits in every layer, "
     "the other searches its scales. Here too, and below 8 bits twin + Hessian keeps patches and projection in 8 bits. "
-    "So the gap between the methods is no evidence for twin ranges alone.",
+    "So the gap between the methods does not prove twin ranges alone.",
     "twin + Hessian is not run at 2 bits, where each of its two ranges has one bit; nor at 16, which has no preset.",
 )
 
