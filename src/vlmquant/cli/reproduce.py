@@ -11,13 +11,16 @@ from vlmquant.text import counted
 
 
 def reproduce(
-    source: Annotated[str, typer.Argument(help="Which published system: event-detection, blip-int8, dq-clip.")],
+    source: Annotated[
+        str, typer.Argument(help="Which published system: event-detection, dq-clip, ptq4clip, blip-int8.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and all that was computed.")],
     data: Annotated[
         Path | None,
         typer.Option(
-            help="The source's data: of event-detection a video, of blip-int8 a folder of captioned pictures, of "
-            "dq-clip CIFAR-100 or other labelled pictures; a drawn stand-in otherwise."
+            help="The source's data: of event-detection a video, of dq-clip CIFAR-100 or other labelled pictures, of "
+            "ptq4clip a folder with any of ImageNetV2 (or class folders), COCO or Flickr captions and VQA v2, of "
+            "blip-int8 a folder of captioned pictures; a drawn stand-in otherwise."
         ),
     ] = None,
     checkpoint: Annotated[
@@ -27,6 +30,13 @@ def reproduce(
         int | None, typer.Option(help="Take only so many samples (frames, pictures), for a quick look.")
     ] = None,
     rounds: Annotated[int, typer.Option(help="How often each contender is timed.")] = 3,
+    language_model: Annotated[
+        str | None, typer.Option(help="Of ptq4clip: the GPT-2 that writes captions on your data, a folder or hub id.")
+    ] = None,
+    answer_network: Annotated[
+        Path | None,
+        typer.Option(help="Of ptq4clip: the co-attention network that was trained on the checkpoint's features."),
+    ] = None,
     threads: Threads = None,
     json_output: Json = False,
 ) -> None:
@@ -43,7 +53,14 @@ def reproduce(
     check_source(source)
     OutputFolder(output, VERB).check(FILES, [] if data is None else [data])
     asked = ReproductionRequest(
-        output=output, data=data, checkpoint=checkpoint, limit=limit, rounds=rounds, threads=threads
+        output=output,
+        data=data,
+        checkpoint=checkpoint,
+        limit=limit,
+        rounds=rounds,
+        threads=threads,
+        language_model=language_model,
+        answer_network=answer_network,
     )
     found = run(source, asked, show.tracker(json_output))
     written = write_reproduction(output, found)

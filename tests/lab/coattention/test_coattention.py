@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+import streetworld
 from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.data.sets import Question
 from vlmquant.errors import DataError, ModelError
 from vlmquant.lab.coattention.answerer import McanAnswerer
@@ -15,6 +17,8 @@ from vlmquant.lab.coattention.answers import Answers
 from vlmquant.lab.coattention.features import ClipFeatures, TokenFeatures
 from vlmquant.lab.coattention.network import Mcan, McanConfig
 from vlmquant.lab.coattention.train import Examples, TrainingSchedule, train
+from vlmquant.quantize.apply import quantize_tower
+from vlmquant.quantize.recipes.presets import get_recipe
 
 SMALL = McanConfig(image_width=6, text_width=5, answers=3, width=16, layers=1, heads=2, dropout=0.0)
 
@@ -95,3 +99,13 @@ def test_answers_survive_the_folder_and_belong_to_one_clip(tiny_checkpoint: Path
         McanAnswerer.load(tmp_path / "mcan", other)
     with pytest.raises(ModelError, match="question 1 is empty"):
         again.answer(images[:2], ["what?", "  "])
+
+
+def test_a_tower_that_reads_bytes_gives_the_patches_of_the_float_one() -> None:
+    """static-int8 folds the normalization of pixels into the patches; without the step before them all is wrong."""
+    model, calibration = load_model(streetworld.checkpoint()), streetworld.calibration_set(8)
+    inputs = calibration_inputs(model, calibration, "image")
+    tower = quantize_tower(model.image_tower, get_recipe("static-int8"), inputs, "street")
+    exact = ClipFeatures("float", model, model.image_tower, model.text_tower).patches(calibration.images)
+    found = ClipFeatures("bytes", model, tower, model.text_tower).patches(calibration.images)
+    assert np.linalg.norm(found - exact) < 0.1 * np.linalg.norm(exact)

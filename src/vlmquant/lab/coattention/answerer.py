@@ -35,13 +35,19 @@ class McanAnswerer:
         return f"MCAN on {self.features.name}"
 
     def answer(self, images: Sequence[Image], questions: Sequence[str]) -> list[str]:
-        """Return one answer per question; `images[i]` is what question i is about. Raises ModelError when empty."""
+        """Return one answer per question; `images[i]` is what question i is about, and is looked at once for all.
+
+        Raises ModelError when empty.
+        """
         if len(images) != len(questions) or not questions:
             raise ModelError(f"{len(questions)} questions to {len(images)} images; expected one image for each")
         if bare := [index for index, question in enumerate(questions) if not question.strip()]:
             raise ModelError(f"question {bare[0]} is empty; ask something")
-        chosen = np.arange(len(questions))
-        return self.answer_features(self.features.patches(images), chosen, self.features.tokens(questions))
+        distinct = {id(image): image for image in images}
+        place = {key: row for row, key in enumerate(distinct)}
+        chosen = np.array([place[id(image)] for image in images])
+        patches = self.features.patches(list(distinct.values()))
+        return self.answer_features(patches, chosen, self.features.tokens(questions))
 
     def answer_features(self, patches: FloatArray, image_indices: np.ndarray, tokens: TokenFeatures) -> list[str]:
         """Return one answer per row of `tokens`, which asks about row `image_indices[i]` of `patches`."""

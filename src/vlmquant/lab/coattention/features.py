@@ -56,7 +56,8 @@ class ClipFeatures:
             for start in track(range(0, len(images), BATCH), f"Patch features, {self.name}", -(-len(images) // BATCH)):
                 batch = images[start : start + BATCH]
                 pixels = torch.from_numpy(np.stack([preprocess(image, self.model.image_spec) for image in batch]))
-                rows.append(tower.vision_model(pixel_values=pixels).last_hidden_state[:, 1:].numpy())
+                states = tower.vision_model(pixel_values=tower.pixels(pixels)).last_hidden_state
+                rows.append(states[:, 1:].numpy())
         return np.concatenate(rows)
 
     def tokens(self, texts: Sequence[str], track: Track = silent) -> TokenFeatures:

@@ -23,6 +23,46 @@ PUBLISHED: dict[str, PublishedSet] = {
         where="https://www.cs.toronto.edu/~kriz/cifar.html (cifar-100-python.tar.gz or cifar-100-binary.tar.gz), or "
         "webdataset shards from https://huggingface.co/clip-benchmark/wds_vtab-cifar100",
     ),
+    "imagenetv2": PublishedSet(
+        "ImageNetV2",
+        samples=10_000,
+        classes=1000,
+        where="https://huggingface.co/datasets/vaishaal/ImageNetV2 (imagenetv2-matched-frequency.tar.gz), with the "
+        "names of the classes as classnames.txt, one a line",
+    ),
+    "coco-val2017": PublishedSet(
+        "COCO val2017",
+        samples=5_000,
+        classes=None,
+        where="https://cocodataset.org/#download (val2017.zip, annotations_trainval2017.zip)",
+    ),
+    "coco-karpathy-test": PublishedSet(
+        "COCO Karpathy test",
+        samples=5_000,
+        classes=None,
+        where="https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip (dataset_coco.json), with "
+        "the pictures of https://cocodataset.org/#download (val2014.zip)",
+    ),
+    "flickr30k-test": PublishedSet(
+        "Flickr30k test",
+        samples=1_000,
+        classes=None,
+        where="https://shannon.cs.illinois.edu/DenotationGraph/ (pictures, on request), with Karpathy's "
+        "dataset_flickr30k.json",
+    ),
+    "flickr8k-test": PublishedSet(
+        "Flickr8k test",
+        samples=1_000,
+        classes=None,
+        where="https://www.kaggle.com/datasets/adityajn105/flickr8k, with Karpathy's dataset_flickr8k.json",
+    ),
+    "vqa-v2-val": PublishedSet(
+        "VQA v2 validation (214,354 questions)",
+        samples=40_504,
+        classes=None,
+        where="https://visualqa.org/download.html (validation questions and annotations), with the pictures of "
+        "https://cocodataset.org/#download (val2014.zip)",
+    ),
 }
 
 

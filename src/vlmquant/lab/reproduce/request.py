@@ -11,8 +11,9 @@ from vlmquant.limits import available_cores, check_threads
 class ReproductionRequest:
     """`data` and `checkpoint` are the user's own; None takes a stand-in that works offline.
 
-    `limit` takes only so many samples: frames, pictures. `rounds` is how often each contender is timed. Raises
-    DataError for numbers below 1.
+    `limit` takes only so many samples: frames, pictures. `rounds` is how often each contender is timed.
+    `language_model`, a GPT-2, and `answer_network`, a co-attention network trained on the checkpoint, are for ptq4clip.
+    Raises DataError for numbers below 1.
     """
 
     output: Path
@@ -21,6 +22,8 @@ class ReproductionRequest:
     limit: int | None = None
     rounds: int = 3
     threads: int | None = None
+    language_model: str | None = None
+    answer_network: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("limit", "rounds"):

@@ -7,13 +7,15 @@ from vlmquant.lab.reproduce.blip_int8 import blip_int8
 from vlmquant.lab.reproduce.dq_clip import dq_clip
 from vlmquant.lab.reproduce.event_detection import event_detection
 from vlmquant.lab.reproduce.outcome import Reproduction
+from vlmquant.lab.reproduce.ptq4clip import ptq4clip
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.progress import Track, silent
 
 REPRODUCTIONS: dict[str, Callable[[ReproductionRequest, Track], Reproduction]] = {
     "event-detection": event_detection,
-    "blip-int8": blip_int8,
     "dq-clip": dq_clip,
+    "ptq4clip": ptq4clip,
+    "blip-int8": blip_int8,
 }
 
 
@@ -23,6 +25,9 @@ def reproduce(source: str, asked: ReproductionRequest, track: Track = silent) ->
     Raises DataError for an unknown source, and as the source says.
     """
     check_source(source)
+    for option, value in (("language model", asked.language_model), ("answer network", asked.answer_network)):
+        if value is not None and source != "ptq4clip":
+            raise DataError(f"{source} has no use for a {option}, only ptq4clip has; leave {str(value)!r} out")
     return REPRODUCTIONS[source](asked, track)
 
 
