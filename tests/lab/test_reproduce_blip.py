@@ -11,10 +11,10 @@ from PIL import Image as PillowImage
 from fakes import tiny_blip_folder
 from vlmquant.data.images import ArchiveImage, EncodedImage, FileImage, LazyImages
 from vlmquant.errors import DataError, EngineError, ModelError
-from vlmquant.lab.reproduce import blip_int8 as source
 from vlmquant.lab.reproduce import turns as in_turn
-from vlmquant.lab.reproduce.caption_figures import rows
-from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OURS, caption, pictures, places
+from vlmquant.lab.reproduce.blip_int8 import evaluation as source
+from vlmquant.lab.reproduce.blip_int8.caption_figures import rows
+from vlmquant.lab.reproduce.blip_int8.captions_worker import DYNAMIC, FLOAT, HALF, OURS, caption, pictures, places
 from vlmquant.lab.reproduce.outcome import Chart
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.run import reproduce

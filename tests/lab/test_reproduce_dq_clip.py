@@ -14,16 +14,32 @@ from vlmquant.data.sets import LabelledImages
 from vlmquant.errors import DataError
 from vlmquant.lab.reproduce import turns as in_turn
 from vlmquant.lab.reproduce.calibration import calibration_of
-from vlmquant.lab.reproduce.collapse import outlier_share
-from vlmquant.lab.reproduce.labelled import drawn_pictures, labelled_pictures
+from vlmquant.lab.reproduce.dq_clip.collapse import outlier_share
+from vlmquant.lab.reproduce.dq_clip.labelled import drawn_pictures, labelled_pictures
+from vlmquant.lab.reproduce.dq_clip.quantized_towers import EVERY_LINEAR, source_recipe
+from vlmquant.lab.reproduce.dq_clip.tower_figures import (
+    MIB,
+    PRINTED,
+    cost_rows,
+    printed_for,
+    probe_rows,
+    zero_shot_rows,
+)
+from vlmquant.lab.reproduce.dq_clip.tower_scores import TowerRows, prompts_of, zero_shot_scores
+from vlmquant.lab.reproduce.dq_clip.towers_worker import (
+    DYNAMIC,
+    EAGER,
+    ENGINE,
+    FLOAT,
+    OURS,
+    SCRIPT,
+    TOKENS,
+    source_linears,
+)
 from vlmquant.lab.reproduce.outcome import Chart, Heatmap
 from vlmquant.lab.reproduce.published import PUBLISHED, count_remark
-from vlmquant.lab.reproduce.quantized_towers import EVERY_LINEAR, source_recipe
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.run import reproduce
-from vlmquant.lab.reproduce.tower_figures import MIB, PRINTED, cost_rows, printed_for, probe_rows, zero_shot_rows
-from vlmquant.lab.reproduce.tower_scores import TowerRows, prompts_of, zero_shot_scores
-from vlmquant.lab.reproduce.towers_worker import DYNAMIC, EAGER, ENGINE, FLOAT, OURS, SCRIPT, TOKENS, source_linears
 from vlmquant.quantize.observe import Histogram
 from vlmquant.quantize.sites import sites
 from vlmquant.report.reproduction import reproduction_page, write_reproduction

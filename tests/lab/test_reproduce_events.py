@@ -8,9 +8,9 @@ import pytest
 
 import streetworld
 from vlmquant.errors import DataError, EngineError
-from vlmquant.lab.reproduce import event_detection as source
 from vlmquant.lab.reproduce import turns as in_turn
-from vlmquant.lab.reproduce.frames_worker import DYNAMIC, FLOAT, OURS
+from vlmquant.lab.reproduce.event_detection import evaluation as source
+from vlmquant.lab.reproduce.event_detection.frames_worker import DYNAMIC, FLOAT, OURS
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Chart
 from vlmquant.lab.reproduce.request import ReproductionRequest

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from vlmquant.errors import DataError, unknown
-from vlmquant.lab.reproduce.blip_int8 import blip_int8
-from vlmquant.lab.reproduce.dq_clip import dq_clip
-from vlmquant.lab.reproduce.event_detection import event_detection
+from vlmquant.lab.reproduce.blip_int8.evaluation import blip_int8
+from vlmquant.lab.reproduce.dq_clip.evaluation import dq_clip
+from vlmquant.lab.reproduce.event_detection.evaluation import event_detection
 from vlmquant.lab.reproduce.outcome import Reproduction
-from vlmquant.lab.reproduce.ptq4clip import ptq4clip
+from vlmquant.lab.reproduce.ptq4clip.evaluation import ptq4clip
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.progress import Track, silent
 

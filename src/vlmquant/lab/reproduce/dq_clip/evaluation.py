@@ -24,22 +24,18 @@ from vlmquant.data.images import LazyImages
 from vlmquant.data.sets import LabelledImages, summarize
 from vlmquant.files import digest
 from vlmquant.lab.reproduce.calibration import calibration_of
-from vlmquant.lab.reproduce.collapse import layers_of
-from vlmquant.lab.reproduce.full_size import ARCHITECTURES, RESNET, plain, random_bundle
-from vlmquant.lab.reproduce.kept import Kept
-from vlmquant.lab.reproduce.labelled import drawn_pictures, labelled_pictures
-from vlmquant.lab.reproduce.outcome import Reproduction, Row
-from vlmquant.lab.reproduce.published import PUBLISHED, count_remark
-from vlmquant.lab.reproduce.quantized_towers import (
+from vlmquant.lab.reproduce.dq_clip.collapse import layers_of
+from vlmquant.lab.reproduce.dq_clip.full_size import ARCHITECTURES, RESNET, plain, random_bundle
+from vlmquant.lab.reproduce.dq_clip.labelled import drawn_pictures, labelled_pictures
+from vlmquant.lab.reproduce.dq_clip.quantized_towers import (
     BUNDLED_CONTENDERS,
     TORCH_RECIPE,
     Subject,
     bundle_once,
     encoders,
 )
-from vlmquant.lab.reproduce.request import ReproductionRequest
-from vlmquant.lab.reproduce.tower_charts import charts_of
-from vlmquant.lab.reproduce.tower_figures import (
+from vlmquant.lab.reproduce.dq_clip.tower_charts import charts_of
+from vlmquant.lab.reproduce.dq_clip.tower_figures import (
     PRINTED,
     cost_rows,
     layer_rows,
@@ -48,8 +44,12 @@ from vlmquant.lab.reproduce.tower_figures import (
     share_row,
     zero_shot_rows,
 )
-from vlmquant.lab.reproduce.tower_scores import TowerRows, ZeroShot, encoded, probe_scores, zero_shot_scores
-from vlmquant.lab.reproduce.towers_worker import CONTENDERS, ITERATIONS, OURS
+from vlmquant.lab.reproduce.dq_clip.tower_scores import TowerRows, ZeroShot, encoded, probe_scores, zero_shot_scores
+from vlmquant.lab.reproduce.dq_clip.towers_worker import CONTENDERS, ITERATIONS, OURS
+from vlmquant.lab.reproduce.kept import Kept
+from vlmquant.lab.reproduce.outcome import Reproduction, Row
+from vlmquant.lab.reproduce.published import PUBLISHED, count_remark
+from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.turns import taken
 from vlmquant.opening.first_use import BUNDLED
 from vlmquant.progress import Track, silent
@@ -60,7 +60,7 @@ from vlmquant.tasks.linear_probe import why_no_probe
 
 TITLE = "DQ-CLIP: dynamic quantization of CLIP's towers"
 DATA = "cifar-100"
-WORKER = "vlmquant.lab.reproduce.towers_worker"
+WORKER = "vlmquant.lab.reproduce.dq_clip.towers_worker"
 TIMEOUT_SECONDS = 3600.0
 """The longest that a contender may take to start and see a picture a dozen times."""
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from vlmquant.bench.measure import median, paired_ratio
 from vlmquant.bundle.manifest import Manifest
+from vlmquant.lab.reproduce.dq_clip.quantized_towers import EVERY_LINEAR
+from vlmquant.lab.reproduce.dq_clip.tower_scores import COMBINATIONS, TEMPLATE_SETS, ZeroShot
+from vlmquant.lab.reproduce.dq_clip.towers_worker import DYNAMIC, EAGER, ENGINE, FLOAT, OURS, SCRIPT, TOKENS
 from vlmquant.lab.reproduce.outcome import Row
-from vlmquant.lab.reproduce.quantized_towers import EVERY_LINEAR
-from vlmquant.lab.reproduce.tower_scores import COMBINATIONS, TEMPLATE_SETS, ZeroShot
-from vlmquant.lab.reproduce.towers_worker import DYNAMIC, EAGER, ENGINE, FLOAT, OURS, SCRIPT, TOKENS
 from vlmquant.lab.reproduce.turns import ratio_in_words
 from vlmquant.tasks.compare import Comparison
 from vlmquant.tasks.templates import get_templates

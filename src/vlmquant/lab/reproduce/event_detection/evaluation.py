@@ -15,7 +15,7 @@ from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.checkpoints.hub import resolve
 from vlmquant.errors import DataError
 from vlmquant.files import digest, sha256_of
-from vlmquant.lab.reproduce.frames_worker import CONTENDERS, DYNAMIC, FLOAT, OURS
+from vlmquant.lab.reproduce.event_detection.frames_worker import CONTENDERS, DYNAMIC, FLOAT, OURS
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Chart, Reproduction, Row
 from vlmquant.lab.reproduce.request import ReproductionRequest
@@ -32,7 +32,7 @@ STREET_CONCEPTS = ("a person walking", "a vehicle stopping", "a crowded street")
 FRAMES, FPS = 82, 5.0
 """The length of the source's video, and how many frames a second are looked at."""
 VIDEO_SEED = 1
-WORKER = "vlmquant.lab.reproduce.frames_worker"
+WORKER = "vlmquant.lab.reproduce.event_detection.frames_worker"
 TIMEOUT_SECONDS = 4 * 3600.0
 
 

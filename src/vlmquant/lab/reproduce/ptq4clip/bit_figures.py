@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from vlmquant.lab.reproduce.bit_forms import FLOAT, FLOAT_BITS, OURS, OURS_METHOD, TWIN, VANILLA, Form
-from vlmquant.lab.reproduce.clip_tasks import BARE, CAPTIONS, PROMPTED, QUESTIONS, RETRIEVAL
 from vlmquant.lab.reproduce.outcome import Chart, Row
+from vlmquant.lab.reproduce.ptq4clip.bit_forms import FLOAT, FLOAT_BITS, OURS, OURS_METHOD, TWIN, VANILLA, Form
+from vlmquant.lab.reproduce.ptq4clip.clip_tasks import BARE, CAPTIONS, PROMPTED, QUESTIONS, RETRIEVAL
 from vlmquant.metrics.intervals import Interval, bootstrap_mean, paired_mean
 
 PERCENT = 100

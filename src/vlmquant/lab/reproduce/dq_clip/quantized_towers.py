@@ -13,8 +13,8 @@ from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip.inputs import calibration_inputs
+from vlmquant.lab.reproduce.dq_clip.towers_worker import DYNAMIC, FLOAT, OURS, TOKENS, source_linears
 from vlmquant.lab.reproduce.kept import Kept
-from vlmquant.lab.reproduce.towers_worker import DYNAMIC, FLOAT, OURS, TOKENS, source_linears
 from vlmquant.lab.stress import stressed
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.opening import RunsOn, open_named

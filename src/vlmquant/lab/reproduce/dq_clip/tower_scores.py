@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from vlmquant.data.sets import LabelledImages
+from vlmquant.lab.reproduce.dq_clip.quantized_towers import EVERY_LINEAR
+from vlmquant.lab.reproduce.dq_clip.towers_worker import DYNAMIC, FLOAT, OURS, TOKENS
 from vlmquant.lab.reproduce.kept import Kept
-from vlmquant.lab.reproduce.quantized_towers import EVERY_LINEAR
-from vlmquant.lab.reproduce.towers_worker import DYNAMIC, FLOAT, OURS, TOKENS
 from vlmquant.metrics.ranking import rank_classes
 from vlmquant.models.encoder import DualEncoder
 from vlmquant.models.spec import FloatArray

@@ -12,7 +12,7 @@ from vlmquant.data.coco import read_vqa
 from vlmquant.data.images import EncodedImage, LazyImages
 from vlmquant.data.sets import CaptionedImages, LabelledImages, QuestionedImages
 from vlmquant.files import digest
-from vlmquant.lab.reproduce.source_sets import SourceSets
+from vlmquant.lab.reproduce.ptq4clip.source_sets import SourceSets
 from vlmquant.progress import Track
 
 CLASSES, CAPTIONS, QUESTIONS = "drawn classes", "drawn captions", "drawn questions"

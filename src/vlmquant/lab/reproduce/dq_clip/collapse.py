@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from vlmquant.lab.reproduce.quantized_towers import TORCH_RECIPE
-from vlmquant.lab.reproduce.towers_worker import MLP_LINEARS
+from vlmquant.lab.reproduce.dq_clip.quantized_towers import TORCH_RECIPE
+from vlmquant.lab.reproduce.dq_clip.towers_worker import MLP_LINEARS
 from vlmquant.progress import Track
 from vlmquant.quantize.apply import plan_tower
 from vlmquant.quantize.calibrate import histogram_of, input_histograms

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from vlmquant.data.sets import LabelledImages
+from vlmquant.lab.reproduce.dq_clip.tower_scores import TEMPLATE_SETS, TowerRows, class_matrix
+from vlmquant.lab.reproduce.dq_clip.towers_worker import DYNAMIC, FLOAT, OURS, TOKENS
 from vlmquant.lab.reproduce.outcome import Chart, Heatmap
-from vlmquant.lab.reproduce.tower_scores import TEMPLATE_SETS, TowerRows, class_matrix
-from vlmquant.lab.reproduce.towers_worker import DYNAMIC, FLOAT, OURS, TOKENS
 from vlmquant.tasks.embeddings import unit_rows
 from vlmquant.tasks.fidelity import evenly
 

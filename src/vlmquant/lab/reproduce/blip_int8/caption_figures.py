@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from vlmquant.bench.measure import median, paired_ratio, quantile
 from vlmquant.data.sets import CaptionedImages
-from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OURS
+from vlmquant.lab.reproduce.blip_int8.captions_worker import DYNAMIC, FLOAT, HALF, OURS
 from vlmquant.lab.reproduce.outcome import Chart, Row
 from vlmquant.lab.reproduce.turns import MB, ratio_in_words
 from vlmquant.tasks.captioning import compare_captions, score_captions

@@ -21,9 +21,9 @@ from vlmquant.data.reader import read
 from vlmquant.data.sets import CaptionedImages, summarize
 from vlmquant.errors import DataError
 from vlmquant.files import digest, write_whole
+from vlmquant.lab.reproduce.blip_int8.caption_figures import Turns, chart, rows
+from vlmquant.lab.reproduce.blip_int8.captions_worker import DYNAMIC, FLOAT, HALF, OPTIONS, OURS, places
 from vlmquant.lab.reproduce.calibration import calibration_of
-from vlmquant.lab.reproduce.caption_figures import Turns, chart, rows
-from vlmquant.lab.reproduce.captions_worker import DYNAMIC, FLOAT, HALF, OPTIONS, OURS, places
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Reproduction
 from vlmquant.lab.reproduce.request import ReproductionRequest
@@ -38,7 +38,7 @@ TITLE = "Captioning in production with BLIP in INT8"
 RECIPES = {"vision": "static-int8", "decoder": "static-int8"}
 """What `vlmquant quantize` takes for a BLIP where no recipe is named."""
 STREET, STREET_PICTURES = "drawn-street-captions", 50
-WORKER = "vlmquant.lab.reproduce.captions_worker"
+WORKER = "vlmquant.lab.reproduce.blip_int8.captions_worker"
 START_SECONDS, PICTURE_SECONDS = 1800.0, 60.0
 """The longest that a contender may take to start, and on top for each picture."""
 

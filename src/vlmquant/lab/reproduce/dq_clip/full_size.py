@@ -8,8 +8,8 @@ import numpy as np
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.random_weights import random_checkpoint
+from vlmquant.lab.reproduce.dq_clip.quantized_towers import bundle_once
 from vlmquant.lab.reproduce.kept import Kept
-from vlmquant.lab.reproduce.quantized_towers import bundle_once
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.progress import Track
 from vlmquant.quantize.recipes.presets import get_recipe

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip.model import ImageTower
 from vlmquant.data.sets import ImageSet
-from vlmquant.lab.reproduce.bit_forms import CALIBRATION_IMAGES
+from vlmquant.lab.reproduce.ptq4clip.bit_forms import CALIBRATION_IMAGES
+from vlmquant.lab.reproduce.ptq4clip.source_sets import SourceSets, title
 from vlmquant.lab.reproduce.published import PUBLISHED
-from vlmquant.lab.reproduce.source_sets import SourceSets, title
 from vlmquant.quantize.sites import multiplications
 
 NOTES = (

@@ -20,15 +20,23 @@ from vlmquant.data.images import LazyImages
 from vlmquant.data.sets import ImageSet
 from vlmquant.lab.gpt2 import load_gpt2
 from vlmquant.lab.guided import GuidedOptions
-from vlmquant.lab.reproduce.bit_figures import Cosines, Outcome, charts, rows
-from vlmquant.lab.reproduce.bit_forms import CALIBRATION_IMAGES, FLOAT, OURS, Form, SimulatedClip, forms_of, vanilla
-from vlmquant.lab.reproduce.clip_tasks import CAPTIONS, Answering, Steering, TaskInputs, answered
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Reproduction, Row
-from vlmquant.lab.reproduce.ptq4clip_notes import missing, notes
+from vlmquant.lab.reproduce.ptq4clip.bit_figures import Cosines, Outcome, charts, rows
+from vlmquant.lab.reproduce.ptq4clip.bit_forms import (
+    CALIBRATION_IMAGES,
+    FLOAT,
+    OURS,
+    Form,
+    SimulatedClip,
+    forms_of,
+    vanilla,
+)
+from vlmquant.lab.reproduce.ptq4clip.clip_tasks import CAPTIONS, Answering, Steering, TaskInputs, answered
+from vlmquant.lab.reproduce.ptq4clip.notes import missing, notes
+from vlmquant.lab.reproduce.ptq4clip.source_sets import AnySet, SourceSets, some_of, source_sets, title
+from vlmquant.lab.reproduce.ptq4clip.street_sets import street_sets
 from vlmquant.lab.reproduce.request import ReproductionRequest
-from vlmquant.lab.reproduce.source_sets import AnySet, SourceSets, some_of, source_sets, title
-from vlmquant.lab.reproduce.street_sets import street_sets
 from vlmquant.lab.reproduce.turns import MB
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.opening.facts import facts_of_bundle, facts_of_checkpoint

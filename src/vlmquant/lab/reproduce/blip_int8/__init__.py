@@ -1,0 +1,1 @@
+"""Captioning in production with BLIP in INT8, run again."""

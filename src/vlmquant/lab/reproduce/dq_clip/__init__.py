@@ -1,0 +1,1 @@
+"""DQ-CLIP, run again."""

@@ -1,0 +1,1 @@
+"""Semantic event detection with an optimized CLIP, run again."""

@@ -1,0 +1,1 @@
+"""PTQ4CLIP, run again."""
