@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, str] = {
     "portable": "benchmarks.portable",
     "real_videos": "benchmarks.real_videos",
     "pruning": "benchmarks.pruning",
+    "pruning_speed": "benchmarks.pruning_speed",
     "recovery": "benchmarks.recovery",
     "steps_street_dev": "benchmarks.steps_street_dev",
     "tables": "benchmarks.tables.pages",

@@ -17,12 +17,16 @@ def raced(
     schedule: Schedule,
     threads: int,
     worker: Sequence[str] = WORKER,
+    run_as: Mapping[str, str] | None = None,
 ) -> dict[str, Record]:
-    """Race what is at `paths`, contender to path, on `inputs`, batch size to .npy; `worker` knows the contenders."""
+    """Race what is at `paths`, contender to path, on `inputs`, batch size to .npy; `worker` knows the contenders.
+
+    `run_as` names the contender of the worker where several paths run as the same one.
+    """
     loads = {
         name: {
             "command": "load",
-            "contender": name,
+            "contender": (run_as or {}).get(name, name),
             "path": str(path),
             "component": component,
             "threads": threads,

@@ -1,5 +1,6 @@
 """Nothing is half-written, nobody else's files are replaced, and dead runs leave nothing in the way."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -153,3 +154,23 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 def test_json_that_is_none_is_one_kind_of_error(content: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_json(content)
+
+
+def test_folders_made_on_the_way_go_again_where_nothing_came_of_it(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "old" / "a" / "b" / "out", allow):
+        raise RuntimeError
+    assert not list((tmp_path / "old").iterdir())
+    with new_folder(tmp_path / "old" / "a" / "out", allow):
+        pass
+    assert [path.name for path in (tmp_path / "old" / "a").iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_a_sentence_that_names_the_folder(tmp_path: Path) -> None:
+    with (
+        pytest.raises(VlmQuantError, match=f"cannot write '{tmp_path}/out': its disk is full; make room"),
+        new_folder(tmp_path / "out", allow),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(PermissionError), new_folder(tmp_path / "out", allow):
+        raise PermissionError(errno.EACCES, "Permission denied")

@@ -79,15 +79,23 @@ def _kept(found: Any) -> str:
 
 
 def methods() -> str:
-    return _method_rows("preset", "recipe")
+    return _method_rows("methods", "preset", "recipe")
 
 
 def ablation() -> str:
-    return _method_rows("ablation", "step")
+    return _method_rows("methods", "ablation", "step")
 
 
-def _method_rows(kind: str, what: str) -> str:
-    results = {title: load(f"methods-{name}") for name, title in MODELS.items()}
+def compensation() -> str:
+    return _method_rows("compensation", "compensation", "recipe, and what compensates")
+
+
+def equal() -> str:
+    return _method_rows("equal", "equal", "w4a4, ends in 8 bits, ranges by least squared error, and")
+
+
+def _method_rows(file: str, kind: str, what: str) -> str:
+    results = {title: load(f"{file}-{name}") for name, title in MODELS.items()}
     names = dict.fromkeys(name for result in results.values() for name in result["rows"] if name.startswith(kind))
     rows = [
         [name.removeprefix(f"{kind} "), *(cell for result in results.values() for cell in _method_cells(result, name))]

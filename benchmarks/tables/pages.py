@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.results import ROOT
-from benchmarks.tables import clip, coverage, language, methods, portable
+from benchmarks.tables import clip, coverage, language, methods, portable, pruning
 from benchmarks.tables.stale import remarks
 from vlmquant.errors import VlmQuantError, unknown
 from vlmquant.files import write_whole
@@ -44,6 +44,10 @@ TABLES: dict[str, Table] = {
     "ablation": Table(methods.ablation, _METHODS),
     "full_size": Table(methods.full_size, ("full-size",)),
     "budget": Table(methods.budget, ("budget-vit-b-32",)),
+    "pruning": Table(pruning.scores, tuple(pruning.MODELS)),
+    "pruning_speed": Table(pruning.speed, ("pruning-vit-b-32",)),
+    "compensation": Table(methods.compensation, tuple(f"compensation-{name}" for name in methods.MODELS)),
+    "equal": Table(methods.equal, tuple(f"equal-{name}" for name in methods.MODELS)),
     "recovery": Table(methods.recovery, tuple(methods.RECOVERY)),
     "blip": Table(language.blip, ("bench-blip-base",)),
     "blip_accuracy": Table(language.blip_accuracy, ("blip-street",)),

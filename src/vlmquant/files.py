@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,13 +71,15 @@ def new_folder(output: Path, check_free: Callable[[Path], None]) -> Iterator[Pat
     """Yield an empty folder beside `output`, which takes its place when the block ends without an error.
 
     `check_free` raises where `output` exists and may not be replaced; it is asked before the block and again after it.
-    What it lets be replaced must be this program's. Raises VlmQuantError where another run is writing to `output` or a
-    folder cannot be made there, both before the block.
+    What it lets be replaced must be this program's. Folders made on the way there go again where nothing came of it.
+    Raises VlmQuantError where another run is writing to `output`, a folder cannot be made there, or its disk is full.
     """
     output = output.resolve()
     check_free(output)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    made = [parent for parent in output.parents if not parent.exists()]
     with ExitStack() as held:
+        held.callback(_remove_empty, made)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(alone(output))
@@ -87,13 +89,27 @@ def new_folder(output: Path, check_free: Callable[[Path], None]) -> Iterator[Pat
             reason = error.strerror or error
             raise VlmQuantError(f"cannot write {str(output)!r}: {reason}; choose another output folder") from error
         held.callback(shutil.rmtree, temporary, ignore_errors=True)
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise VlmQuantError(
+                f"cannot write {str(output)!r}: its disk is full; make room, or choose another output"
+            ) from error
         check_free(output)
         try:
             _swap(temporary, output)
         except OSError:
             check_free(output)  # says so where something has appeared at this very moment
             raise
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of `folders`, the innermost first, that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _swap(new: Path, output: Path) -> None:

@@ -166,3 +166,14 @@ def test_environment_describes_this_machine() -> None:
     assert found.cores == available_cores() >= 1
     assert found.memory_bytes > 10**8
     assert found.packages["numpy"] is not None
+
+
+def test_rounds_that_disagree_are_said_in_every_output() -> None:
+    assert RESULT.unsteady == ()
+    first, *others = RESULT.contenders
+    far = dataclasses.replace(others[-1], measurements=(measurement(1, 10.0, Ratio(4.0, 2.0, 6.5)),))
+    unsteady = dataclasses.replace(RESULT, contenders=(first, far))
+    (said,) = unsteady.unsteady
+    assert f"{far.name} 2.0 to 6.5" in said
+    assert said in unsteady.notes
+    assert said in markdown(unsteady)

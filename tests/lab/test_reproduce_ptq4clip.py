@@ -13,10 +13,10 @@ from vlmquant.checkpoints import load_model
 from vlmquant.data.sets import CaptionedImages, LabelledImages, QuestionedImages
 from vlmquant.errors import DataError, ModelError
 from vlmquant.lab.guided import GuidedOptions
+from vlmquant.lab.reproduce.ptq4clip import bit_figures, bit_forms, clip_tasks
 from vlmquant.lab.reproduce.ptq4clip import evaluation as source
 from vlmquant.lab.reproduce.ptq4clip.bit_forms import FLOAT, OURS, SimulatedClip, forms_of, twin, vanilla
 from vlmquant.lab.reproduce.ptq4clip.clip_tasks import BARE, CAPTIONS, PROMPTED, QUESTIONS, RETRIEVAL
-from vlmquant.lab.reproduce.ptq4clip import bit_figures, bit_forms, clip_tasks
 from vlmquant.lab.reproduce.ptq4clip.source_sets import recognised, some_of, source_sets
 from vlmquant.lab.reproduce.ptq4clip.street_sets import street_sets
 from vlmquant.lab.reproduce.published import PUBLISHED, count_remark

@@ -16,6 +16,8 @@ from vlmquant.errors import DataError
 from vlmquant.files import write_whole
 
 SCHEMA_VERSION = 1
+UNSTEADY = 1.5
+"""How many times the slowest round's speed-up the fastest round's may be before the timings are called rough."""
 BASELINE = "torch-fp32"
 RANDOM_WEIGHTS_SENTENCE = (
     "The weights are random: speed and size are those of the architecture, and nothing here says how accurate it is."
@@ -120,11 +122,29 @@ class BenchResult:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What "auto" takes here, where INT8 is slower than the float of the same engine; a sentence each."""
+        """What "auto" takes, where INT8 is slower than the engine's float, and rounds that differ; a sentence each."""
+        found = (*self.slower_than_float, *self.unsteady)
         if self.auto_reason is None:
-            return self.slower_than_float
+            return found
         taken = "none of these" if self.auto is None else self.auto
-        return (f"auto takes {taken} ({self.auto_reason})", *self.slower_than_float)
+        return (f"auto takes {taken} ({self.auto_reason})", *found)
+
+    @property
+    def unsteady(self) -> tuple[str, ...]:
+        """One sentence where the rounds do not agree on how many times as fast a contender is."""
+        far = [
+            f"{row.name} {one.speedup.lowest:.1f} to {one.speedup.highest:.1f}"
+            for row in self.contenders
+            for one in row.measurements
+            if one.speedup is not None and one.speedup.highest > UNSTEADY * one.speedup.lowest
+        ]
+        if not far:
+            return ()
+        return (
+            f"The rounds do not agree on how many times as fast as {BASELINE} these are: {', '.join(far)}. The machine "
+            "was busy with other work; the ratio of two medians may be another than the median of the rounds' ratios. "
+            "Run it again when it is quiet.",
+        )
 
     @property
     def slower_than_float(self) -> tuple[str, ...]:

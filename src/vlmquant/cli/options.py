@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmquant.engines import ENGINES, engine
-from vlmquant.errors import ModelError
+from vlmquant.errors import DataError, ModelError
 from vlmquant.limits import check_threads
 
 LOG = logging.getLogger("vlmquant")
@@ -20,6 +20,12 @@ QUIET, NORMAL, VERBOSE = logging.ERROR, logging.INFO, logging.DEBUG
 
 def _check_threads(threads: int | None) -> int | None:
     return None if threads is None else check_threads(threads)
+
+
+def _check_split(name: str | None) -> str | None:
+    if name == "":
+        raise DataError("--split is empty; name a split of the data, or leave it out")
+    return name
 
 
 def check_engine(name: str) -> str:
@@ -57,7 +63,9 @@ Prune = Annotated[
     ),
 ]
 Bundle = Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to write.")]
-Split = Annotated[str | None, typer.Option(help="Which split of the data; test, where they have several.")]
+Split = Annotated[
+    str | None, typer.Option(callback=_check_split, help="Which split of the data; test, where they have several.")
+]
 Calibrate = Annotated[Path | None, typer.Option(help="Folder of images to measure activation ranges on.")]
 Texts = Annotated[
     Path | None, typer.Option(help="File with one text per line for the text tower; built-in prompts otherwise.")

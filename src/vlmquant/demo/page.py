@@ -61,6 +61,7 @@ def demo_page(shown: Shown) -> Page:
             Table(columns=SUMMARY_COLUMNS, rows=summary_rows(shown), caption="Changes with 95 % paired intervals."),
             Picture(before_after_png(_measures(shown), "percent"), alt="Accuracy of float and INT8 side by side"),
             Heading("Speed"),
+            *(Text(said) for said in shown.race.unsteady),
             Picture(bench_png(shown.race), alt="Median latency of each contender"),
             Table(columns=bench_columns(shown.race), rows=bench_rows(shown.race, 1), caption=circumstances(shown.race)),
             Heading("Events in the video"),

@@ -77,6 +77,8 @@ def run_demo(output: Path, *, tell: Callable[[str], None], track: Track) -> Show
     targets = BenchTargets(bundle=folder, checkpoint=model.folder)
     race = bench(targets, batches=(1,), rounds=6, iterations=20, track=track)
     write_bench(race, output, VERB)
+    for said in race.unsteady:
+        tell(f"warning: {said}")
     encoder, original = as_encoder(open_bundle(folder, track=track)), model.encoder()
     for note in encoder.notes:
         tell(f"warning: {note}")
