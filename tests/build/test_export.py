@@ -120,6 +120,15 @@ def test_half_precision_weights_take_half_the_space(
             assert worst_cosine(session(pixels.numpy()), expected) > 0.99999
 
 
+@pytest.mark.parametrize(("name", "kind"), [("fp16", onnx.TensorProto.FLOAT16), ("bf16", onnx.TensorProto.BFLOAT16)])
+def test_token_tables_are_halved_too(tiny_checkpoint: Path, tmp_path: Path, name: str, kind: int) -> None:
+    bundle = quantize_model(load_model(str(tiny_checkpoint)), get_recipe(name), None, tmp_path / "bundle")
+    stored = {tensor.name: tensor for tensor in onnx.load(bundle / "text.onnx").graph.initializer}
+    table = next(tensor for tensor in stored.values() if list(tensor.dims) == [640, 32])
+    assert table.data_type == kind
+    assert sum(tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1 for tensor in stored.values()) <= 2
+
+
 def test_weights_that_one_file_cannot_hold_lie_beside_it(
     tower: nn.Module, pixels: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,7 @@ class HalfEmbedding(_Half):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map int64 ids (...) to float32 rows (..., width)."""
-        return self.weight[ids]
+        return functional.embedding(ids, self.weight)
 
 
 def _run(draft: Draft, recipe: Recipe, _: Calibration) -> Draft:
