@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from vlmquant.progress import Track, silent
 from vlmquant.selfcheck.answers import check_vqa_accuracy, check_vqa_normalisation
 from vlmquant.selfcheck.captions import check_captions_from_text, check_captions_from_tokens, check_tokenizer
-from vlmquant.selfcheck.comparison import check_mcnemar, check_ranking
+from vlmquant.selfcheck.comparison import check_mcnemar, check_paired_interval, check_ranking
 from vlmquant.selfcheck.result import Check, SelfCheck
 
 CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
@@ -21,6 +21,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     check_vqa_normalisation,
     check_ranking,
     check_mcnemar,
+    check_paired_interval,
 )
 
 

@@ -14,11 +14,11 @@ TEXT_TOLERANCE = 1e-4
 
 
 def check_tokenizer() -> Iterator[Check]:
-    """Compare tokens with Stanford's PTBTokenizer 3.4.1 on hard cases and on every caption of the set."""
+    """Compare tokens with Stanford's PTBTokenizer 3.4.1 on hard cases, HTML entities and every caption of the set."""
     fixture = load_fixture("captions")
-    cases = fixture["tokenization"]
-    measured = [tokenize(case["raw"]) for case in cases]
-    yield all_equal("PTB tokenizer, hard cases", measured, [case["ptb"] for case in cases])
+    for name, cases in (("hard cases", fixture["tokenization"]), ("HTML entities", fixture["entities"])):
+        measured = [tokenize(case["raw"]) for case in cases]
+        yield all_equal(f"PTB tokenizer, {name}", measured, [case["ptb"] for case in cases])
     items = fixture["items"]
     texts = [text for item in items for text in (item["candidate"], *item["references"])]
     tokens = [text for item in items for text in (item["candidate_tokens"], *item["reference_tokens"])]

@@ -1,10 +1,10 @@
-"""Ranking and significance against values worked out by hand."""
+"""Ranking, significance and intervals against values worked out by hand."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from vlmquant.metrics.intervals import mcnemar_p
+from vlmquant.metrics.intervals import Z, mcnemar_p, score_interval
 from vlmquant.metrics.ranking import rank_gallery
 from vlmquant.selfcheck.result import Check, close
 
@@ -26,3 +26,13 @@ def check_mcnemar() -> Iterator[Check]:
     """The exact p-value is a sum of binomial coefficients over a power of two."""
     yield close("McNemar p, 1 loss and 9 gains", mcnemar_p(1, 9), 2 * (1 + 10) / 2**10, 1e-15)
     yield close("McNemar p, 3 losses and 3 gains", mcnemar_p(3, 3), 1.0, 0.0)
+
+
+def check_paired_interval() -> Iterator[Check]:
+    """Tango's interval has a closed form where no answer changed, z^2 / (n + z^2), and turns over with the signs."""
+    for pairs in (50, 10_000):
+        yield close(
+            f"95 % interval, no change of {pairs}", score_interval(0, 0, pairs)[1], Z**2 / (pairs + Z**2), 1e-12
+        )
+    (low, high), (other_low, other_high) = score_interval(9, 2, 70), score_interval(2, 9, 70)
+    yield close("95 % interval, losses and gains exchanged", low + high, -(other_low + other_high), 1e-12)
