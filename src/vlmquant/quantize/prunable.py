@@ -12,6 +12,8 @@ from vlmquant.quantize.attention import is_attention
 from vlmquant.quantize.calibrate import rows_of, watching
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+MLPS = (("fc1", "fc2"), ("intermediate.dense", "output.dense"))
+"""The Linear before the activation and the one behind it: as CLIP and as BERT name them."""
 CHUNKS = 48
 """An MLP loses its channels in this many equal chunks: integer kernels like widths that are multiples of 32."""
 
@@ -41,7 +43,10 @@ class Unit:
 
 
 def units(tower: nn.Module) -> list[Unit]:
-    """Return the attentions of transformers' CLIP kind and the MLPs (fc1, fc2) of `tower`, in forward order."""
+    """Return the attentions of transformers' CLIP kind and all MLPs of `tower`, in forward order.
+
+    BLIP's heads stay: those of an image share one projection, those of a text a cache.
+    """
     found = []
     for name, module in tower.named_modules():
         each: Any = module
@@ -55,19 +60,29 @@ def units(tower: nn.Module) -> list[Unit]:
                     groups=each.out_proj.in_features // each.head_dim,
                 )
             )
-        if all(isinstance(getattr(module, part, None), nn.Linear) for part in ("fc1", "fc2")):
-            hidden = each.fc2.in_features
-            chunks = next(count for count in range(min(CHUNKS, hidden), 0, -1) if hidden % count == 0)
-            found.append(
-                Unit(
-                    owner=name,
-                    reader=f"{name}.fc2",
-                    writers=(f"{name}.fc1",),
-                    width=hidden // chunks,
-                    groups=chunks,
-                )
-            )
+        for writer, reader in MLPS:
+            if _has_linear(module, writer) and _has_linear(module, reader):
+                found.append(_mlp(tower, name, writer, reader))
     return found
+
+
+def _has_linear(module: nn.Module, path: str) -> bool:
+    try:
+        return isinstance(module.get_submodule(path), nn.Linear)
+    except AttributeError:
+        return False
+
+
+def _mlp(tower: nn.Module, owner: str, writer: str, reader: str) -> Unit:
+    hidden = int(tower.get_submodule(f"{owner}.{reader}").get_parameter("weight").shape[1])
+    chunks = next(count for count in range(min(CHUNKS, hidden), 0, -1) if hidden % count == 0)
+    return Unit(
+        owner=owner,
+        reader=f"{owner}.{reader}",
+        writers=(f"{owner}.{writer}",),
+        width=hidden // chunks,
+        groups=chunks,
+    )
 
 
 def without_channels(

@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fakes import tiny_blip_folder
 from vlmquant import get_recipe, load_model
+from vlmquant.build.build import quantize_model
+from vlmquant.bundle import Manifest, verify
+from vlmquant.checkpoints import load_checkpoint
+from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError, RecipeError
 from vlmquant.quantize.apply import quantize_by_damage
@@ -154,3 +159,16 @@ def test_a_recipe_with_pruning_is_named_measured_and_read_back(model: ClipModel,
     whole: Unit = units(model.image_tower)[1]
     integers = tower.get_submodule(whole.reader).get_buffer("integers")
     assert len(integers) < whole.channels
+
+
+def test_a_blip_is_pruned_in_its_mlps(tmp_path: Path, calibration: CalibrationSet) -> None:
+    model = load_checkpoint(tiny_blip_folder(tmp_path / "blip", "captioning"))
+    for component in model.components:
+        assert not any(unit.heads for unit in units(model.tower(component)))
+    whole, smaller = (
+        quantize_model(model, pruned(get_recipe("static-int8"), share), calibration, tmp_path / f"{share}")
+        for share in (0, 0.2)
+    )
+    for graph in ("vision", "decoder"):
+        assert (smaller / f"{graph}.onnx").stat().st_size < (whole / f"{graph}.onnx").stat().st_size
+    assert {row.component for row in verify(smaller).rows} == set(Manifest.read(smaller).components)
