@@ -215,7 +215,7 @@ def layer_rows(title: str, layers: Mapping[str, Mapping[str, Any]], ours: Mappin
                 what=f"{layer['site']} alone, 1 - cosine",
                 group=group,
                 its_method=f"{layer['damage']:.5f}",
-                remark=f"{100 * layer['outliers']:.1f} % of the range of its input is for one value in 10,000",
+                remark=f"one value in 10,000 takes {100 * layer['outliers']:.1f} % of the range of its input",
             )
 
 
