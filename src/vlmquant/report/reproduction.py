@@ -71,6 +71,11 @@ def chart_figure(chart: Chart) -> Figure:
     axes = figure.subplots()
     for name, (x, y) in chart.lines.items():
         axes.plot(x, y, marker="." if len(x) <= MOST_MARKS else "", linewidth=1.2, label=name, alpha=0.8)
+    if chart.x_scale == "log":
+        places = sorted({float(value) for x, _ in chart.lines.values() for value in x})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(places, [f"{value:g}" for value in places])
+        axes.minorticks_off()
     axes.set_yscale(chart.y_scale)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)

@@ -24,7 +24,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over one axis: (x, y) of equal length, by name; the y axis is linear or logarithmic.
+    """Lines over one axis: (x, y) of equal length, by name; each axis is linear or logarithmic, x with all its values.
 
     `n` is what a line is made of where its points are not the samples, as of a histogram.
     """
@@ -33,6 +33,7 @@ class Chart:
     x_label: str
     y_label: str
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    x_scale: Literal["linear", "log"] = "linear"
     y_scale: Literal["linear", "log"] = "linear"
     n: int | None = None
 

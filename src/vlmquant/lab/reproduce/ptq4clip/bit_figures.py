@@ -113,6 +113,7 @@ def charts(forms: Sequence[Form], outcomes: Outcomes, cosines: Cosines, titles: 
         Chart(
             title=f"{score.title}, by bits",
             x_label="bits of weights and activations",
+            x_scale="log",
             y_label=score.title.rsplit(", ", 1)[1],
             lines=_by_bits(forms, {name: _score(outcome, score) for name, outcome in outcomes[score.task].items()}),
             n=len(outcomes[score.task][FLOAT.name][score.metric]["values"]),
@@ -157,7 +158,8 @@ def _rows(score: PrintedScore, forms: Sequence[Form], outcomes: Mapping[str, Out
         if others and not score.brief:
             bits = " / ".join(str(form.bits) for form in others)
             numbers = " / ".join(_number(_score(outcomes[form.name], score)) for form in others)
-            found.append(Row(what=f"{score.title}: {method} at {bits} bits", its_method=numbers))
+            what = f"{score.title}: {method} at {bits} bits"
+            found.append(Row(what=what, group=score.task.capitalize(), its_method=numbers))
     return found
 
 
@@ -165,6 +167,7 @@ def _row(score: PrintedScore, form: str, its_method: str, ours: str = "") -> Row
     drop = f"drop of {score.drop}" if score.drop and form == W8 else ""
     return Row(
         what=f"{score.title}: {form}",
+        group=score.task.capitalize(),
         printed="; ".join(part for part in (score.figures.get(form, ""), drop) if part),
         its_method=its_method,
         ours=ours,
@@ -182,6 +185,7 @@ def _cosine_rows(what: str, forms: Sequence[Form], by_form: Mapping[str, Sequenc
         found.append(
             Row(
                 what=f"{what}: {method} at {bits} bits",
+                group="Cosines to FP32",
                 printed="figure",
                 its_method=" / ".join(f"{np.mean(by_form[form.name]):.4f}" for form in scored),
                 ours=f"{np.mean(by_form[OURS.name]):.4f}" if method == VANILLA and OURS.name in by_form else "",

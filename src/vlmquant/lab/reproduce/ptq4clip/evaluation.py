@@ -262,9 +262,15 @@ def _size_rows(model: ClipModel, sizes: Mapping[str, Mapping[str, Any]]) -> list
     whole = facts_of_checkpoint(model.name, model.folder, model.components).bytes_on_disk
     vanilla_size, static_size = (f"{sizes[form.name]['bytes_on_disk'] / MB:.1f}" for form in (vanilla(8), OURS))
     return [
-        Row(what="MB on disk: FP32", its_method=f"{whole / MB:.1f}", remark="files of the checkpoint that are needed"),
+        Row(
+            what="MB on disk: FP32",
+            group="Size",
+            its_method=f"{whole / MB:.1f}",
+            remark="files of the checkpoint that are needed",
+        ),
         Row(
             what="MB on disk: 8 bits",
+            group="Size",
             its_method=vanilla_size,
             ours=static_size,
             remark="bundles as written, tokenizer included; the source prints no size, and no file of other widths "
