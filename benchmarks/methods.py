@@ -17,9 +17,10 @@ whose name contains TEXT.
 import argparse
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.data import DATA, add_data
@@ -28,6 +29,7 @@ from benchmarks.scoring import Rows, Subject, compared, encode, mean_cosines, sc
 from benchmarks.towers import simulated
 from vlmquant import get_recipe
 from vlmquant.lab.stress import stressed
+from vlmquant.metrics.intervals import paired_mean
 from vlmquant.quantize.methods.compensation import BLOCKS, CHANNELS
 from vlmquant.quantize.recipes.recipe import ENDS_IN_8_BITS, Recipe
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
@@ -49,13 +51,15 @@ ABLATION_IMAGES = 2000
 class Row:
     """One recipe, on the model as it is or on its equal with outliers.
 
-    `kind` is "preset", "ablation", "stressed", "compensation" or "equal".
+    `kind` is "preset", "ablation", "stressed", "compensation" or "equal". `against` names the row of the same kind,
+    before this one, that it is compared with as well, picture by picture.
     """
 
     kind: str
     name: str
     recipe: Recipe
     stressed: bool = False
+    against: str | None = None
 
 
 def rows() -> Iterator[Row]:
@@ -78,24 +82,28 @@ def _compensation() -> Iterator[Row]:
     """What a linear map behind the quantized layers takes back: QwT and its channel-wise form."""
     for name in COMPENSATED:
         base = replace(get_recipe(name), outliers=None)
-        for steps in ((), (CHANNELS,), (BLOCKS,)):
-            for stress in (False, True):
-                title = ", ".join((f"{name} with outliers" if stress else name, *steps))
-                yield Row("compensation", title, replace(base, steps=steps), stressed=stress)
+        for stress in (False, True):
+            title = f"{name} with outliers" if stress else name
+            yield Row("compensation", title, base, stressed=stress)
+            for step in (CHANNELS, BLOCKS):
+                recipe = replace(base, steps=(step,))
+                yield Row("compensation", f"{title}, {step}", recipe, stressed=stress, against=title)
 
 
 def _equal() -> Iterator[Row]:
     """Twin ranges and the Hessian search at four bits against the same without them: all else is equal."""
     base = next(row.recipe for row in _ablation(4) if row.name.endswith("base"))
+    extras: dict[str, dict[str, Any]] = {
+        "neither": {},
+        "twin": {"twin": True},
+        "hessian": {"search": "hessian"},
+        "twin, hessian": {"twin": True, "search": "hessian"},
+    }
     for products in (True, False):
-        for extra in ({}, {"twin": True}, {"search": "hessian"}, {"twin": True, "search": "hessian"}):
+        where = "products of attention too" if products else "products of attention in float"
+        for name, extra in extras.items():
             recipe = replace(base, attention_matmuls=products, **extra)
-            where = "products of attention too" if products else "products of attention in float"
-            yield Row("equal", ", ".join((where, *(_words(extra) or ["neither"]))), recipe)
-
-
-def _words(extra: Mapping[str, object]) -> list[str]:
-    return [str(name) if value is True else str(value) for name, value in extra.items()]
+            yield Row("equal", f"{where}, {name}", recipe, against=f"{where}, neither" if extra else None)
 
 
 def _ablation(bits: int) -> Iterator[Row]:
@@ -163,10 +171,19 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.only in key and key not in result.rows:
             count = every if row.kind == "preset" else few
             found = measured(row, subject.first_labelled(count), first_labelled(before, count))
+            if row.against is not None:
+                found["gain"] = gain(found, result.rows[f"{row.kind} {row.against}"])
             result.add(key, found)
             show(key, found["both"])
             print(f"{key:40} {found['image_cosine_mean']:.5f} {found['text_cosine_mean']:.5f} mean cosines", flush=True)
     result.save({"rows": result.rows})
+
+
+def gain(found: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, float]:
+    """Return top-1 minus that of another row in points, with the 95 % interval of the paired difference."""
+    difference = np.subtract(found["top1_right"], base["top1_right"])
+    interval = paired_mean(difference, np.arange(len(difference)))
+    return {f"{name}_points": 100 * value for name, value in asdict(interval).items()}
 
 
 def first_labelled(found: Rows, count: int) -> Rows:
@@ -179,9 +196,11 @@ def measured(row: Row, subject: Subject, before: Rows) -> dict[str, Any]:
     tuned = simulated(model, row.recipe, subject.data.calibration)
     seconds = time.perf_counter() - start
     after = encode(tuned.encoder(), subject)
+    results = score(after, after, subject.data)
     return {
         **mean_cosines(after, before),
-        "both": compared(score(after, after, subject.data), score(before, before, subject.data)),
+        "both": compared(results, score(before, before, subject.data)),
+        "top1_right": np.round(results[0].outcomes["top1"].values, 3).tolist(),
         "quantize_seconds": seconds,
         "score_seconds": time.perf_counter() - start - seconds,
         "recipe": row.recipe.to_dict(),

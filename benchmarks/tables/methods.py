@@ -87,11 +87,38 @@ def ablation() -> str:
 
 
 def compensation() -> str:
-    return _method_rows("compensation", "compensation", "recipe, and what compensates")
+    return _gain_rows("compensation", "recipe, and what compensates", "without")
 
 
 def equal() -> str:
-    return _method_rows("equal", "equal", "w4a4, ends in 8 bits, ranges by least squared error, and")
+    return _gain_rows("equal", "w4a4", "neither")
+
+
+def _gain_rows(kind: str, what: str, base: str) -> str:
+    results = {title: load(f"{kind}-{name}") for name, title in MODELS.items()}
+    names = dict.fromkeys(name for result in results.values() for name in result["rows"])
+    rows = [
+        [name.removeprefix(f"{kind} "), *(cell for result in results.values() for cell in _gain_cells(result, name))]
+        for name in names
+    ]
+    columns = [f"{title}, {cell}" for title in results for cell in ("top-1", f"top-1 against {base}", "image cosine")]
+    images = ", ".join(f"{title} {result['labelled_images']['others']}" for title, result in results.items())
+    return markdown([what, *columns], rows) + (
+        f"\n\nPoints against float, both towers, simulated in torch, 95 % paired intervals. Labelled images: {images}."
+    )
+
+
+def _gain_cells(result: Mapping[str, Any], name: str) -> list[str]:
+    row = result["rows"].get(name)
+    if row is None:
+        return [NOT_RUN, "", ""]
+    gain = row.get("gain")
+    against = (
+        ""
+        if gain is None
+        else f"{gain['estimate_points']:+.2f} [{gain['low_points']:+.2f}, {gain['high_points']:+.2f}]"
+    )
+    return [points(row["both"]["top1"]), against, f"{row['image_cosine_mean']:.5f}"]
 
 
 def _method_rows(file: str, kind: str, what: str) -> str:
