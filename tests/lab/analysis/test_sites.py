@@ -91,7 +91,7 @@ def test_float_inputs_have_no_noise(model, inputs) -> None:
 
 
 def test_attention_products_and_twin_grids_are_sites(model, inputs) -> None:
-    recipe = replace(get_recipe("twin-hessian-w4a4"), search="none")
+    recipe = replace(get_recipe("twin-hessian-w6a6"), search="none")
     plan, facts = facts_of(model, inputs, recipe)
     operand = facts["vision_model.encoder.layers.0.self_attn.values_product.left"]
     assert operand.weight is None

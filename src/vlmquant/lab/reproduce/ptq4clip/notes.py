@@ -44,8 +44,8 @@ def notes(model: ClipModel, on_scored: bool) -> list[str]:
     vit = isinstance(model.image_tower, ImageTower)
     found = [
         *NOTES,
-        f"Here {count} products are quantized: every Linear and convolution, and with twin + Hessian both products of "
-        "every attention."
+        f"Here {count} products are quantized: every Linear and convolution, and with twin + Hessian above 4 bits both "
+        "products of every attention; at 4 bits they lose more than all else."
         if vit
         else "twin + Hessian was left out: a ResNet has no GELU, and the source ran it on ViT-B/32 only.",
     ]
