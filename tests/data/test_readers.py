@@ -317,11 +317,47 @@ def test_cifar_in_its_python_version_and_in_archives(tmp_path: Path) -> None:
         (pickle.dumps({b"data": np.zeros((2, 5), np.uint8), b"fine_labels": [0, 1]}), r"pixels uint8 \(2, 5\)"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [2]}), "labels from 2 to 2 but 2 class"),
         (b"\x80", "is not a pickle of CIFAR"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [10**30]}), "whole numbers"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [[0]]}), "whole numbers"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [0.5]}), "whole numbers"),
     ],
 )
 def test_pickles_that_are_not_cifar_are_refused(tmp_path: Path, data: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         read(python_cifar(tmp_path, data))
+
+
+def test_batches_of_any_protocol_are_read(tmp_path: Path) -> None:
+    batch = {b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [1]}
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        found = read(python_cifar(tmp_path / f"{protocol}", pickle.dumps(batch, protocol=protocol)))
+        assert isinstance(found, LabelledImages)
+        assert found.labels.tolist() == [1]
+
+
+def test_cifar_that_was_damaged_on_the_way_or_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = python_cifar(tmp_path / "cifar-100-python")
+    archive = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as writing:
+        writing.add(folder, "cifar-100-python")
+    content = archive.read_bytes()
+    archive.write_bytes(content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])  # of the checksum
+    with pytest.raises(DataError, match=r"is not a whole \.tar\.gz file: CRC"):
+        read(archive)
+    archive.write_bytes(content)
+    monkeypatch.setattr("vlmquant.data.cifar.MOST_FILE_BYTES", 1000)
+    for place in (archive, folder):
+        with pytest.raises(DataError, match="bytes, and no file of CIFAR's test split has"):
+            read(place)
+
+
+def test_class_names_of_cifar_must_differ(tmp_path: Path) -> None:
+    folder = python_cifar(tmp_path)
+    put(folder / "meta", pickle.dumps({b"fine_label_names": [b"apple", b"apple"]}, protocol=2))
+    with pytest.raises(DataError, match="empty or given twice"):
+        read(folder)
 
 
 def test_a_split_that_is_named_must_be_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from vlmquant.bundle.check import unlisted
 from vlmquant.bundle.manifest import MANIFEST, Manifest
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.families import FloatModel
-from vlmquant.checkpoints.part import Preparation
+from vlmquant.checkpoints.part import BATCH, Part, Preparation
 from vlmquant.errors import BundleError, CalibrationError, RecipeError, unknown
 from vlmquant.files import new_folder
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.apply import quantize_by_damage
+from vlmquant.quantize.methods.pruning import check_share
 from vlmquant.quantize.recipes.recipe import Recipe, check_patterns, simulation_only
 from vlmquant.quantize.sites import multiplications
 
@@ -42,7 +44,7 @@ def quantize_model(
     recipes = recipes_of(model, recipe, components)
     check_exportable(model, recipes, calibration)
     with new_bundle(output, overwrite) as folder:
-        prepared = model.prepare(calibration, track)
+        prepared = held_apart(model.prepare(calibration, track), recipes)
         quantized = {
             part.component: quantize_by_damage(
                 part.tower,
@@ -76,6 +78,35 @@ def write_bundle(
     with new_bundle(output, overwrite) as folder:
         write_proved(folder, model, prepared, quantized, recovered=recovered, track=track)
     return Path(output)
+
+
+JUDGED_EVERY = 5
+"""One batch of calibration inputs in so many judges a recipe that is fitted to the others."""
+
+
+def held_apart(prepared: Preparation, recipes: Mapping[str, Recipe]) -> Preparation:
+    """Return `prepared` with some inputs kept for judging wherever a recipe is fitted to those it is measured on.
+
+    Raises CalibrationError with too few for both, RecipeError where more is to be pruned than a component has.
+    """
+    parts = tuple(_apart(part, recipes.get(part.component)) for part in prepared.parts)
+    return replace(prepared, parts=parts)
+
+
+def _apart(part: Part, recipe: Recipe | None) -> Part:
+    if recipe is None or not recipe.fits:
+        return part
+    if recipe.prune:
+        check_share(part.tower, recipe.prune, part.inputs[0], part.component)
+    inputs = list(part.inputs)
+    every = min(JUDGED_EVERY, len(inputs))
+    if every < 2:
+        raise CalibrationError(
+            f"recipe {recipe.name!r} is fitted to calibration inputs and judged on others, and there are too few for "
+            f"{part.component}; give at least {2 * BATCH} images, 64 are better"
+        )
+    fitted = [batch for index, batch in enumerate(inputs) if index % every != every - 1]
+    return replace(part, inputs=fitted, judged=inputs[every - 1 :: every])
 
 
 def new_bundle(output: str | Path, overwrite: bool) -> AbstractContextManager[Path]:

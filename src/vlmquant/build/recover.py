@@ -11,7 +11,7 @@ from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError
 from vlmquant.progress import Track, silent
 from vlmquant.quantize.recipes.recipe import Recipe
-from vlmquant.quantize.recovery.recover import STATE, recover
+from vlmquant.quantize.recovery.recover import STATE, recover, split_inputs
 from vlmquant.quantize.recovery.tuning import RecoverySettings
 
 
@@ -40,11 +40,16 @@ def recover_model(
     with new_bundle(output, overwrite) as folder:
         prepared = model.prepare(unlabelled)
         inputs = {part.component: part.inputs for part in prepared.parts if part.component in recipes}
+        # Judged on what was not tuned on.
+        parts = tuple(
+            replace(part, judged=split_inputs(part.component, part.inputs)[1]) if part.component in recipes else part
+            for part in prepared.parts
+        )
         work = output.with_name(f"{output.name}.recovery")
         recovered = recover(model, recipe, inputs, settings, work=work, track=track)
         tuned = replace(recovered.recipe, name=f"{recipe.name} recovered")
         towers = {component: (tower, tuned) for component, tower in recovered.towers.items()}
-        write_proved(folder, model, prepared, towers, recovered=recovered.facts, track=track)
+        write_proved(folder, model, replace(prepared, parts=parts), towers, recovered=recovered.facts, track=track)
     (work / STATE).unlink(missing_ok=True)
     with suppress(OSError):  # something of the user's is in it as well
         work.rmdir()

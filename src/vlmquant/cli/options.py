@@ -57,7 +57,7 @@ RecipeName = Annotated[
     str, typer.Option("--recipe", help="A preset (`vlmquant recipes` lists them) or a .json or .toml file.")
 ]
 Prune = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="Leave out the attention heads and MLP channels that make up this share (0 to 1) of each component's work."
     ),

@@ -31,7 +31,7 @@ def quantize(
         list[str] | None,
         typer.Option(help="Another recipe for one component, as decoder=int8-weights; may be repeated."),
     ] = None,
-    prune: Prune = 0.0,
+    prune: Prune = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Short for `vlmquant budget --max-drop`, which has more options; needs --data.")
     ] = None,
@@ -47,7 +47,7 @@ def quantize(
         return
     if component_recipe:
         raise RecipeError("a budget chooses the recipe of every component itself; leave --component-recipe out")
-    if prune:
+    if prune is not None:
         raise RecipeError("a budget tries whole components only; leave --prune out, or the budget")
     within(source, limits(max_drop, max_megabytes), measured_on(data), calibration, run)
 
@@ -55,7 +55,7 @@ def quantize(
 def _quantize(
     source: CheckpointChoice,
     component_recipe: Sequence[str],
-    prune: float,
+    prune: float | None,
     calibration: CalibrationChoice,
     run: BundleOutput,
 ) -> None:

@@ -42,7 +42,7 @@ def recover(
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images to tune on, like those to come.")],
     *,
     recipe: RecipeName = "vanilla-w4a4",
-    prune: Prune = 0.0,
+    prune: Prune = None,
     texts: Texts = None,
     count: Annotated[int, typer.Option(help="How many images of the folder to use.")] = UNLABELLED_IMAGES,
     settings: "RecoverySettings",

@@ -1,7 +1,9 @@
 """CIFAR-10 and CIFAR-100 as their authors give them out: the binary or the Python version, unpacked or as .tar.gz."""
 
+import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,8 @@ from vlmquant.progress import Track, silent
 PIXEL_BYTES = 3 * 32 * 32
 FOLDERS = ("cifar-100-python", "cifar-100-binary", "cifar-10-batches-py", "cifar-10-batches-bin")
 """What the authors' archives unpack to."""
+MOST_FILE_BYTES = 1 << 27
+"""No file of the test splits is larger than 31 MB; one that says it is larger is not read into memory."""
 ARCHIVES = ("cifar-100-python.tar.gz", "cifar-100-binary.tar.gz", "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
 NAMES = (*FOLDERS, *ARCHIVES)
 
@@ -78,7 +82,15 @@ def read_cifar(place: Path, *, track: Track = silent) -> LabelledImages:
 
 def _in_folder(folder: Path) -> dict[str, Callable[[], bytes]]:
     names = {name for layout in LAYOUTS for name in (layout.batch, layout.names)}
-    return {name: (folder / name).read_bytes for name in names if (folder / name).is_file()}
+    files = [folder / name for name in names if (folder / name).is_file()]
+    for file in files:
+        _check_size(str(file), file.stat().st_size)
+    return {file.name: file.read_bytes for file in files}
+
+
+def _check_size(where: str, size: int) -> None:
+    if size > MOST_FILE_BYTES:
+        raise DataError(f"{where} has {size:,} bytes, and no file of CIFAR's test split has; download it again")
 
 
 def _archived(archive: Path) -> dict[str, Callable[[], bytes]]:
@@ -86,12 +98,16 @@ def _archived(archive: Path) -> dict[str, Callable[[], bytes]]:
     names = {name for layout in LAYOUTS for name in (layout.batch, layout.names)}
     found: dict[str, Callable[[], bytes]] = {}
     try:
-        with tarfile.open(archive, "r:gz") as opened:
-            for member in opened:
-                name = PurePosixPath(member.name).name
-                if name in names and member.isfile() and (file := opened.extractfile(member)) is not None:
-                    found[name] = io.BytesIO(file.read()).getvalue
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with gzip.open(archive) as unzipped:
+            with tarfile.open(fileobj=unzipped, mode="r|") as opened:
+                for member in opened:
+                    name = PurePosixPath(member.name).name
+                    if name in names and member.isfile() and (file := opened.extractfile(member)) is not None:
+                        _check_size(f"{archive}/{member.name}", member.size)
+                        found[name] = io.BytesIO(file.read()).getvalue
+            while unzipped.read(1 << 20):
+                pass  # to the end, where the checksum is
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive} is not a whole .tar.gz file: {error}; download it again") from error
     return found
 
@@ -116,13 +132,21 @@ def _pickled(
     labels_key, names_key = layout.labels
     batch, meta = unpickled(files[layout.batch](), where), unpickled(files[layout.names](), layout.names)
     try:
-        pixels, labels = batch[b"data"], np.asarray(batch[labels_key], dtype=np.int64)
+        pixels, labels = batch[b"data"], _integers(batch[labels_key])
         names = [name.decode() for name in meta[names_key]]
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXEL_BYTES) or not len(labels):
             raise ValueError(f"pixels {pixels.dtype} {pixels.shape} for {len(labels)} labels")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{where} is not a batch of CIFAR's Python version: {error!r}; download it again") from error
     return pixels, labels, names
+
+
+def _integers(labels: object) -> NDArray[np.int64]:
+    """Return a flat list of whole numbers as an array. Raises ValueError for anything else."""
+    found = np.asarray(labels)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ValueError(f"labels are {found.dtype} of shape {found.shape}, expected a list of whole numbers")
+    return found.astype(np.int64)
 
 
 def _labelled(
@@ -131,6 +155,8 @@ def _labelled(
     if labels.min() < 0 or labels.max() >= len(names):
         raise DataError(f"{where} has labels from {labels.min()} to {labels.max()} but {len(names)} class names")
     class_names = [name.replace("_", " ") for name in names]
+    if not all(map(str.strip, class_names)) or len(set(class_names)) < len(class_names):
+        raise DataError(f"{where} has class names that are empty or given twice; download it again")
     pictures = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     stem = Path(layout.batch).stem
     records = [Entry(f"{stem}/{i:05d}", EncodedImage(_png(picture)), i) for i, picture in enumerate(pictures)]

@@ -16,9 +16,12 @@ def _latin1(text: str, _: str) -> bytes:
 
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
+_FROM_BUFFER = np.empty(1).__reduce_ex__(5)[0]
 ALLOWED: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy.core.numeric", "_frombuffer"): _FROM_BUFFER,
+    ("numpy._core.numeric", "_frombuffer"): _FROM_BUFFER,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _latin1,

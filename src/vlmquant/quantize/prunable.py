@@ -120,10 +120,14 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 @dataclass(frozen=True)
 class MacCount:
-    """Multiply-accumulates of a tower for one input: all of them, and those of one group of each unit by its reader."""
+    """Multiply-accumulates of a tower for one input: all of them, and those of one group of each unit by its reader.
+
+    `most_share` is the share of all that can go: of each unit one group stays.
+    """
 
     total: int
     of_group: Mapping[str, int]
+    most_share: float
 
 
 def macs_of(tower: nn.Module, batch: Tensor, chosen: Sequence[Unit]) -> MacCount:
@@ -138,7 +142,7 @@ def macs_of(tower: nn.Module, batch: Tensor, chosen: Sequence[Unit]) -> MacCount
         tower(batch)
     weights = {name: tower.get_submodule(name).get_parameter("weight") for name in rows}
     total = sum(rows[name] * weight.numel() for name, weight in weights.items())
-    of_group = {}
+    of_group, can_go = {}, 0
     for unit in chosen:
         tokens = rows[unit.reader]
         reads_and_writes = sum(weights[name].shape[1] for name in unit.writers) + weights[unit.reader].shape[0]
@@ -148,4 +152,5 @@ def macs_of(tower: nn.Module, batch: Tensor, chosen: Sequence[Unit]) -> MacCount
             total += products * unit.groups
             one += products
         of_group[unit.reader] = one // len(batch)
-    return MacCount(total // len(batch), of_group)
+        can_go += one * (unit.groups - 1)
+    return MacCount(total // len(batch), of_group, can_go / total)

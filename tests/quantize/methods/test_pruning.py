@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fakes import tiny_blip_folder
 from vlmquant import get_recipe, load_model
-from vlmquant.build.build import quantize_model
+from vlmquant.build.build import held_apart, quantize_model
 from vlmquant.bundle import Manifest, verify
 from vlmquant.checkpoints import load_checkpoint
 from vlmquant.checkpoints.calibration_set import CalibrationSet
@@ -115,12 +116,11 @@ def test_the_cheapest_levels_are_chosen_within_the_share() -> None:
         "harmless": [Level(0, channels, 0.0), Level(2, channels[:2], 0.001)],
         "precious": [Level(0, channels, 0.0), Level(2, channels[:2], 0.9)],
     }
-    work = MacCount(total=100, of_group={"harmless": 10, "precious": 10})
+    work = MacCount(total=100, of_group={"harmless": 10, "precious": 10}, most_share=0.4)
     plan = allocate(tried, work, 0.2)
     assert {name: level.removed for name, level in plan.items()} == {"harmless": 2, "precious": 0}
     assert allocate(tried, work, 0.0)["harmless"].removed == 0
-    with pytest.raises(RecipeError, match=r"prune 0.9 is more than can be left out.*at most 0.40"):
-        allocate(tried, work, 0.9)
+    assert {level.removed for level in allocate(tried, work, 0.4).values()} == {2}
 
 
 def test_sums_give_the_least_squares_of_all_rows() -> None:
@@ -137,8 +137,10 @@ def test_sums_give_the_least_squares_of_all_rows() -> None:
 
 
 def test_what_cannot_be_pruned_is_refused(model: ClipModel, pixels: list[Tensor]) -> None:
-    with pytest.raises(RecipeError, match="this component has none"):
-        prune_tower(nn.Linear(3, 3), 0.3, Calibration([torch.randn(2, 3)], "test"))
+    with pytest.raises(RecipeError, match=r"nothing: prune 0.3 is more than .* make up, at most 0.00; prune less"):
+        prune_tower(nn.Linear(3, 3), 0.3, Calibration([torch.randn(2, 3)], "nothing"))
+    with pytest.raises(RecipeError, match=r"image: prune 0.95 is more than .* at most 0.\d\d; prune less, or other"):
+        prune_tower(model.image_tower, 0.95, Calibration(pixels, "image"))
     with pytest.raises(CalibrationError, match="empty"):
         prune_tower(model.image_tower, 0.3, Calibration([], "test"))
     for share in (-0.1, 1.0, True):
@@ -149,7 +151,9 @@ def test_what_cannot_be_pruned_is_refused(model: ClipModel, pixels: list[Tensor]
 def test_a_recipe_with_pruning_is_named_measured_and_read_back(model: ClipModel, pixels: list[Tensor]) -> None:
     recipe = pruned(get_recipe("static-int8"), 0.3)
     assert recipe.name == "static-int8-pruned-30"
-    assert pruned(recipe, 0) is recipe
+    assert pruned(recipe, None) is pruned(recipe, 0.3) is recipe
+    with pytest.raises(RecipeError, match=r"has prune 0.3 and not 0.1; give one"):
+        pruned(recipe, 0.1)
     assert replace(get_recipe("dynamic-int8"), prune=0.1).needs_calibration
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert "prune" not in get_recipe("static-int8").to_dict()
@@ -172,3 +176,20 @@ def test_a_blip_is_pruned_in_its_mlps(tmp_path: Path, calibration: CalibrationSe
     for graph in ("vision", "decoder"):
         assert (smaller / f"{graph}.onnx").stat().st_size < (whole / f"{graph}.onnx").stat().st_size
     assert {row.component for row in verify(smaller).rows} == set(Manifest.read(smaller).components)
+
+
+def test_a_pruned_bundle_is_judged_on_inputs_it_was_not_fitted_to(model: ClipModel, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images = tuple(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(48))
+    calibration = CalibrationSet(images, ("a cat", "a dog runs", "two birds on a wire"), "noise", "here")
+    recipe = pruned(get_recipe("static-int8"), 0.3)
+    prepared = model.prepare(calibration)
+    (image,) = [part for part in held_apart(prepared, {"image": recipe}).parts if part.component == "image"]
+    assert (sum(map(len, image.inputs)), sum(map(len, image.judged))) == (40, 8)
+    assert not any(torch.equal(one, other) for one in image.inputs for other in image.judged)
+    assert held_apart(prepared, {"image": get_recipe("static-int8")}).parts == prepared.parts
+    few = CalibrationSet(images[:8], calibration.texts, "noise", "here")
+    with pytest.raises(CalibrationError, match="too few for image; give at least 16 images"):
+        quantize_model(model, recipe, few, tmp_path / "bundle", components=("image",))
+    with pytest.raises(RecipeError, match="^text: prune 0.95 is more than"):
+        quantize_model(model, {"text": pruned(get_recipe("static-int8"), 0.95)}, calibration, tmp_path / "bundle")

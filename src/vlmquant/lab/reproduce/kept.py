@@ -15,9 +15,9 @@ STEPS = "steps"
 
 
 class Kept:
-    """The steps in `folder`, made under `key`: what decides what they give, beside this version and this CPU.
+    """The steps in `folder`, made under `key`: what decides what they give, beside this CPU and this software.
 
-    Those of another key, version or CPU are not used.
+    Those of another key, CPU or software (a version of vlmquant or of a package that computes) are not used.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], track: Track = silent) -> None:
@@ -31,11 +31,14 @@ class Kept:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder
 
-    def once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what the step `name` gave, computed now where it is not finished. Raises DataError for damage."""
+    def once(self, name: str, work: Callable[[], dict[str, Any]], made: Path | None = None) -> dict[str, Any]:
+        """Return what the step `name` gave, computed now where it is not finished, or what it `made` is gone.
+
+        Raises DataError for damage.
+        """
         self.steps += 1
         path = self.place / f"{name.replace(' ', '-')}.json"
-        if path.is_file():
+        if path.is_file() and (made is None or made.exists()):
             try:
                 found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["found"]
                 return found
@@ -47,5 +50,6 @@ class Kept:
         return found
 
 
-def _here() -> dict[str, str]:
-    return {"vlmquant": __version__, "cpu": this_environment().cpu_model}
+def _here() -> dict[str, Any]:
+    here = this_environment()
+    return {"vlmquant": __version__, "cpu": here.cpu_model, "packages": dict(here.packages)}

@@ -24,6 +24,8 @@ from vlmquant.quantize.methods.step import Calibration, Draft, Step
 from vlmquant.quantize.prunable import MacCount, Unit, macs_of, put_in, units, without_channels
 from vlmquant.quantize.recipes.recipe import Recipe
 
+HIGHEST_PRICE = 1e12
+"""Of all multiply-accumulates together, in damage: at this every unit is at its highest level."""
 TRIED = 8
 """How many levels are tried of each unit, beside the whole."""
 
@@ -44,9 +46,8 @@ def prune_tower(tower: nn.Module, share: float, calibration: Calibration) -> nn.
     nothing to prune or not that much.
     """
     check_inputs(calibration.inputs)
+    check_share(tower, share, calibration.inputs[0], calibration.description)
     chosen = units(tower)
-    if not chosen:
-        raise RecipeError("prune leaves out attention heads and MLP channels, and this component has none")
     work = macs_of(tower, calibration.inputs[0], chosen)
     judge = Judge(tower, calibration.inputs)
     tried = {}
@@ -60,11 +61,22 @@ def prune_tower(tower: nn.Module, share: float, calibration: Calibration) -> nn.
     return pruned
 
 
+def check_share(tower: nn.Module, share: float, batch: Tensor, component: str) -> None:
+    """Raise RecipeError where so much cannot be left out of `tower`, which is the `component` of a model."""
+    chosen = units(tower)
+    most = macs_of(tower, batch, chosen).most_share if chosen else 0.0
+    if share > most:
+        raise RecipeError(
+            f"{component}: prune {share:g} is more than its attention heads and MLP channels make up, at most "
+            f"{most:.2f}; prune less, or other components (--components)"
+        )
+
+
 def allocate(tried: Mapping[str, Sequence[Level]], work: MacCount, share: float) -> dict[str, Level]:
     """Return a level of each unit so that `share` of the work goes for the least damage, taken as adding up.
 
-    One price for a multiply-accumulate is bid for all units, and halved in on. Raises RecipeError where even the
-    highest levels save too little.
+    One price for a multiply-accumulate is bid for all units, and halved in on. `share` must be less than
+    `work.most_share`.
     """
     wanted = share * work.total
 
@@ -78,10 +90,7 @@ def allocate(tried: Mapping[str, Sequence[Level]], work: MacCount, share: float)
         return sum(level.removed * work.of_group[name] for name, level in plan.items())
 
     low, high = 0.0, 1.0 / work.total
-    while saved(at(high)) < wanted:
-        if high * work.total > 1e9:
-            most = saved(at(high)) / work.total
-            raise RecipeError(f"prune {share:g} is more than can be left out of this component; at most {most:.2f}")
+    while saved(at(high)) < wanted and high * work.total < HIGHEST_PRICE:
         low, high = high, 2 * high
     for _ in range(40):
         middle = (low + high) / 2
@@ -116,7 +125,7 @@ def _eliminated(weight: Tensor, covariance: Tensor, unit: Unit) -> list[tuple[in
         weight = weight[:, left] - weight[:, out] @ ratio
         inverse = inverse[left][:, left] - inverse[left][:, out] @ ratio
         alive = alive[left]
-        if removed % spacing == 0:
+        if removed % spacing == 0 or removed == unit.groups - 1:
             found.append((removed, alive, weight))
     return found
 

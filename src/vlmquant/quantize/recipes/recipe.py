@@ -125,6 +125,11 @@ class Recipe:
         )
 
     @property
+    def fits(self) -> bool:
+        """Whether layers are fitted to the calibration inputs, so that others must tell how near they come."""
+        return self.prune > 0 or bool(self.steps)
+
+    @property
     def _second_order(self) -> bool:
         return {self.weights.rounding, self.weights.kernel_rounding} != {"nearest"}
 
@@ -180,9 +185,16 @@ class Recipe:
         return cls(**fields)
 
 
-def pruned(recipe: Recipe, share: float) -> Recipe:
-    """Return `recipe` with `share` of each component's work left out first; its name says so."""
-    return replace(recipe, prune=share, name=f"{recipe.name}-pruned-{100 * share:g}") if share else recipe
+def pruned(recipe: Recipe, share: float | None) -> Recipe:
+    """Return `recipe` with `share` of each component's work left out first, and a name that says so.
+
+    None leaves what the recipe says. Raises RecipeError where that is another share already.
+    """
+    if share is None or share == recipe.prune:
+        return recipe
+    if recipe.prune:
+        raise RecipeError(f"recipe {recipe.name!r} has prune {recipe.prune:g} and not {share:g}; give one of the two")
+    return replace(recipe, prune=share, name=f"{recipe.name}-pruned-{100 * share:g}")
 
 
 def simulation_only(recipe: Recipe) -> str | None:

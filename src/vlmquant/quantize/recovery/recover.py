@@ -76,7 +76,7 @@ def recover(
     towers = {component: _tower(model, component) for component in chosen}
     trained, held_out = {}, {}
     for component in chosen:
-        trained[component], held_out[component] = _split(component, inputs[component])
+        trained[component], held_out[component] = split_inputs(component, inputs[component])
     rest = replace(recipe, prune=0.0)
     starts = {
         name: pruned_first(towers[name], recipe, up_to(trained[name], CALIBRATION_INPUTS), name.capitalize(), track)[0]
@@ -128,7 +128,7 @@ def _loss(teacher: nn.Module, tower: nn.Module, inputs: Sequence[Tensor]) -> flo
     return cosine_loss(rows, expected)
 
 
-def _split(component: str, batches: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def split_inputs(component: str, batches: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Split batches into those to train on and about a tenth, spread evenly, that are held out."""
     count = sum(map(len, batches))
     if count < FEWEST_INPUTS or len(batches) < 2:

@@ -7,6 +7,7 @@ from vlmquant.bench.measure import median, paired_ratio, quantile
 from vlmquant.data.sets import CaptionedImages
 from vlmquant.lab.reproduce.blip_int8.captions_worker import DYNAMIC, FLOAT, HALF, OURS
 from vlmquant.lab.reproduce.outcome import Chart, Row
+from vlmquant.lab.reproduce.sizes import smaller_files
 from vlmquant.lab.reproduce.turns import MB, ratio_in_words
 from vlmquant.tasks.captioning import compare_captions, score_captions
 from vlmquant.tasks.compare import Change
@@ -68,7 +69,7 @@ def rows(turns: Turns, data: CaptionedImages) -> tuple[Row, ...]:
             "MB on disk",
             ("990", "248"),
             lambda name: f"{first[name]['bytes_on_disk'] / MB:.1f}",
-            (_file_remark(first[FLOAT]), SIZE_REMARK),
+            (smaller_files(first[FLOAT]["bytes_on_disk"], first[FLOAT]["float32_bytes"]), SIZE_REMARK),
         ),
         *pair("BLEU-4", ("0.245", "0.238"), score("BLEU-4"), (BLEU_REMARK, "")),
         after("BLEU-4, change", "-2.9 %", change("BLEU-4")),
@@ -126,10 +127,3 @@ def _change(change: Change) -> str:
 def _equal(found: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     same = [a == b for a, b in zip(found["captions"], reference["captions"], strict=True)]
     return f"{sum(same)} of {len(same)}"
-
-
-def _file_remark(found: Mapping[str, Any]) -> str:
-    """Say where a checkpoint's files hold smaller numbers than float32."""
-    if found["bytes_on_disk"] >= found["float32_bytes"]:
-        return ""
-    return f"its files hold smaller numbers; the weights in float32 have {found['float32_bytes'] / MB:.1f} MB"

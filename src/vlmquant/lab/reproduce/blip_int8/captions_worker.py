@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from vlmquant.bench.worker import peak_rss_bytes
 from vlmquant.data.images import ArchiveImage, FileImage, ImageRef, LazyImages
 from vlmquant.errors import DataError
+from vlmquant.lab.reproduce.sizes import float32_bytes
 from vlmquant.models.generate import GenerationOptions
 from vlmquant.models.writer import Writer
 from vlmquant.opening import RunsOn, open_named
@@ -23,7 +24,6 @@ from vlmquant.process import answer_requests
 
 FLOAT, DYNAMIC, OURS, HALF = "float32 in torch", "torch dynamic INT8", "static-int8", "float16 on CUDA"
 OPTIONS = GenerationOptions(max_new_tokens=20, beams=1)
-FLOAT32_BYTES = 4
 Sizes: TypeAlias = Callable[[], dict[str, int]]
 """Asked after the peak of memory was read, as writing a file takes some."""
 
@@ -55,10 +55,9 @@ def _float(request: Mapping[str, Any]) -> tuple[Writer, Sizes]:
     model = _loaded(request)
 
     def sizes() -> dict[str, int]:
-        numbers = {one.data_ptr(): one.numel() for graph in model.graphs.values() for one in graph.parameters()}
         return {
             "bytes_on_disk": facts_of_checkpoint(model.name, model.folder, model.components).bytes_on_disk,
-            "float32_bytes": FLOAT32_BYTES * sum(numbers.values()),
+            "float32_bytes": float32_bytes(model.graphs),
         }
 
     return model.runner(OPTIONS), sizes

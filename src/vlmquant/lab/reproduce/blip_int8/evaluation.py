@@ -24,7 +24,7 @@ from vlmquant.files import digest, write_whole
 from vlmquant.lab.reproduce.blip_int8.caption_figures import Turns, chart, rows
 from vlmquant.lab.reproduce.blip_int8.captions_worker import DYNAMIC, FLOAT, HALF, OPTIONS, OURS, places
 from vlmquant.lab.reproduce.calibration import calibration_of
-from vlmquant.lab.reproduce.kept import Kept
+from vlmquant.lab.reproduce.kept import STEPS, Kept
 from vlmquant.lab.reproduce.outcome import Reproduction
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.turns import taken
@@ -66,7 +66,7 @@ def blip_int8(asked: ReproductionRequest, track: Track = silent) -> Reproduction
     kept = Kept(asked.output, key, track)
     bundle = kept.place / "bundle"
     calibrate = partial(_calibration, asked, everything, len(data))
-    made = kept.once("bundle", lambda: _quantize(named, bundle, calibrate, track))
+    made = kept.once("bundle", lambda: _quantize(named, bundle, calibrate, track), made=bundle)
     request = {
         "checkpoint": str(checkpoint),
         "bundle": str(bundle),
@@ -151,7 +151,7 @@ def _place(asked: ReproductionRequest, track: Track) -> tuple[tuple[str, ...], P
         f"data: {STREET_PICTURES} drawn street scenes with five captions each stand in for COCO's; name a folder with "
         "--data"
     )
-    return (said,), _drawn(asked.output / STREET, track)
+    return (said,), _drawn(asked.output / STEPS / STREET, track)
 
 
 def captioned(folder: Path, track: Track = silent) -> CaptionedImages:

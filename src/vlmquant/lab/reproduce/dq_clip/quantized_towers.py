@@ -68,7 +68,7 @@ def bundle_once(
             quantize_model(model(), recipe, calibration, bundle, components=components, track=track)
         return {"calibrated_on": calibration.images_from}
 
-    kept.once(f"bundle {contender}", work)
+    kept.once(f"bundle {contender}", work, made=bundle)
     return bundle
 
 

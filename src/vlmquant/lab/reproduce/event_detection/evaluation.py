@@ -16,9 +16,10 @@ from vlmquant.checkpoints.hub import resolve
 from vlmquant.errors import DataError
 from vlmquant.files import digest, sha256_of
 from vlmquant.lab.reproduce.event_detection.frames_worker import CONTENDERS, DYNAMIC, FLOAT, OURS
-from vlmquant.lab.reproduce.kept import Kept
+from vlmquant.lab.reproduce.kept import STEPS, Kept
 from vlmquant.lab.reproduce.outcome import Chart, Reproduction, Row
 from vlmquant.lab.reproduce.request import ReproductionRequest
+from vlmquant.lab.reproduce.sizes import smaller_files
 from vlmquant.lab.reproduce.turns import MB, ratio_in_words, taken
 from vlmquant.metrics.events import EventCounts, count_by_iou
 from vlmquant.opening.first_use import BUNDLED, RECIPE, bundled_calibration, calibration_from_videos
@@ -60,7 +61,7 @@ def event_detection(asked: ReproductionRequest, track: Track = silent) -> Reprod
     }
     kept = Kept(asked.output, {"source": "event-detection", **request, **hashes}, track)
     bundle = kept.place / "bundle"
-    kept.once("bundle", lambda: _quantize(checkpoint, video, bundle, asked, track))
+    kept.once("bundle", lambda: _quantize(checkpoint, video, bundle, asked, track), made=bundle)
     request["bundle"] = str(bundle)
     turns = taken(kept, CONTENDERS, asked.rounds, WORKER, request, TIMEOUT_SECONDS)
     return Reproduction(
@@ -105,7 +106,14 @@ def rows(turns: Mapping[str, list[dict[str, Any]]]) -> tuple[Row, ...]:
             what="FP32, MB on disk",
             printed="577",
             its_method=f"{first[FLOAT]['bytes_on_disk'] / MB:.1f}",
-            remark="the source counts parameters; here files, tokenizer included",
+            remark="; ".join(
+                said
+                for said in (
+                    "the source counts parameters; here files, tokenizer included",
+                    smaller_files(first[FLOAT]["bytes_on_disk"], first[FLOAT]["float32_bytes"]),
+                )
+                if said
+            ),
         ),
         both(
             "INT8, MB on disk",
@@ -220,9 +228,9 @@ def _video(asked: ReproductionRequest) -> tuple[Path, tuple[str, ...]]:
         return asked.data, ()
     import streetworld
 
-    video = asked.output / "street.mp4"
+    video = asked.output / STEPS / "street.mp4"
     if not video.is_file():
-        asked.output.mkdir(parents=True, exist_ok=True)
+        video.parent.mkdir(parents=True, exist_ok=True)
         streetworld.write_video(video, streetworld.script_video(VIDEO_SEED, seconds=FRAMES / FPS))
     said = f"video: {FRAMES} frames of a drawn street stand in for the source's own video; name one with --data"
     return video, (said,)

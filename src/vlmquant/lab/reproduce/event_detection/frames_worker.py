@@ -22,8 +22,12 @@ FLOAT, DYNAMIC, OURS = "float32 in torch", "torch dynamic INT8", "static-int8"
 
 
 def _float(request: Mapping[str, Any]) -> tuple[VideoEncoder, dict[str, int]]:
+    from vlmquant.checkpoints import load_model
+    from vlmquant.lab.reproduce.sizes import float32_bytes
+
     opened = open_named(request["checkpoint"], runs_on=RunsOn(engine=TORCH, threads=request["threads"]))
-    return opened.encoder, {"bytes_on_disk": opened.about.bytes_on_disk}
+    in_float32 = float32_bytes(load_model(request["checkpoint"]).graphs)
+    return opened.encoder, {"bytes_on_disk": opened.about.bytes_on_disk, "float32_bytes": in_float32}
 
 
 def _dynamic(request: Mapping[str, Any]) -> tuple[VideoEncoder, dict[str, int]]:

@@ -20,7 +20,7 @@ from vlmquant.data.images import LazyImages
 from vlmquant.data.sets import ImageSet
 from vlmquant.lab.gpt2 import load_gpt2
 from vlmquant.lab.guided import GuidedOptions
-from vlmquant.lab.reproduce.kept import Kept
+from vlmquant.lab.reproduce.kept import STEPS, Kept
 from vlmquant.lab.reproduce.outcome import Reproduction, Row
 from vlmquant.lab.reproduce.ptq4clip.bit_figures import Cosines, Outcome, charts, rows
 from vlmquant.lab.reproduce.ptq4clip.bit_forms import (
@@ -37,6 +37,7 @@ from vlmquant.lab.reproduce.ptq4clip.notes import missing, notes
 from vlmquant.lab.reproduce.ptq4clip.source_sets import AnySet, SourceSets, some_of, source_sets, title
 from vlmquant.lab.reproduce.ptq4clip.street_sets import street_sets
 from vlmquant.lab.reproduce.request import ReproductionRequest
+from vlmquant.lab.reproduce.sizes import float32_bytes, smaller_files
 from vlmquant.lab.reproduce.turns import MB
 from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.opening.facts import facts_of_bundle, facts_of_checkpoint
@@ -204,7 +205,7 @@ def _sets(asked: ReproductionRequest, track: Track) -> tuple[tuple[str, ...], So
         "data: drawn street scenes stand in for ImageNetV2, COCO, Flickr30k and VQA v2, and a small GPT-2 of street "
         "captions for GPT-2; name a folder with --data"
     )
-    return (said,), street_sets(asked.output / "drawn-street-questions", asked.limit, track)
+    return (said,), street_sets(asked.output / STEPS / "drawn-street-questions", asked.limit, track)
 
 
 def _templates(asked: ReproductionRequest) -> tuple[str, ...]:
@@ -266,7 +267,7 @@ def _size_rows(model: ClipModel, sizes: Mapping[str, Mapping[str, Any]]) -> list
             what="MB on disk: FP32",
             group="Size",
             its_method=f"{whole / MB:.1f}",
-            remark="files of the checkpoint that are needed",
+            remark=smaller_files(whole, float32_bytes(model.graphs)) or "files of the checkpoint that are needed",
         ),
         Row(
             what="MB on disk: 8 bits",
