@@ -24,7 +24,7 @@ CONTENDERS = {
 
 
 def headline() -> str:
-    result = load("bench-vit-b-32")["image"]
+    result = load("bench-vit-b-32-vnni")["image"]
     rows = {row["name"]: row for row in result["contenders"]}
     ours = f"**this bundle, on {result['auto'].removeprefix('bundle-')}**"
     table = []
@@ -66,7 +66,7 @@ def bench(file: str = "bench-vit-b-32") -> str:
         markdown(columns, rows)
         + f"\n\nThe whole bundle, both towers, is {result['bundle_bytes'] / 2**20:.1f} MiB. {where['cpu_model']}, "
         f"{result['threads']} threads, {result['rounds']} rounds of {result['iterations']}."
-        + "".join(f"\n\n{note}." for note in result["notes"] if note != RANDOM_WEIGHTS_SENTENCE)
+        + "".join(f"\n\n{note.rstrip('.')}." for note in result["notes"] if note != RANDOM_WEIGHTS_SENTENCE)
     )
 
 

@@ -28,12 +28,12 @@ class Table:
     files: tuple[str, ...]
 
 
-_BENCH, _ZEN4 = "bench-vit-b-32", "bench-vit-b-32-zen4"
+_AVX2, _VNNI = "bench-vit-b-32", "bench-vit-b-32-vnni"
 _METHODS = tuple(f"methods-{name}" for name in methods.MODELS)
 TABLES: dict[str, Table] = {
-    "headline": Table(clip.headline, (_BENCH,)),
-    "bench": Table(clip.bench, (_BENCH,)),
-    "bench_zen4": Table(partial(clip.bench, _ZEN4), (_ZEN4,)),
+    "headline": Table(clip.headline, (_VNNI,)),
+    "bench": Table(clip.bench, (_AVX2,)),
+    "bench_vnni": Table(partial(clip.bench, _VNNI), (_VNNI,)),
     "accuracy": Table(clip.accuracy, tuple(clip.MODELS)),
     "coverage": Table(coverage.coverage, ("coverage",)),
     "events": Table(clip.events, ("events-street",)),

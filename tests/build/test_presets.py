@@ -50,7 +50,8 @@ def test_a_preset_makes_a_bundle_that_both_engines_confirm(
     assert {(row.engine, row.component) for row in report.rows} == {
         (engine, component) for engine in installed_engines() for component in ("image", "text")
     }
-    assert Manifest.read(tmp_path / "bundle").recipe["name"] == name
+    recipes = Manifest.read(tmp_path / "bundle").recipes
+    assert [recipe and recipe["name"] for recipe in recipes.values()] == [name, name]
 
 
 @pytest.mark.parametrize("name", SIMULATED)

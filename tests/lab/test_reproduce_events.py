@@ -1,13 +1,17 @@
 """The event-detection source, run again on a tiny CLIP and a short drawn video."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import streetworld
-from vlmquant.errors import DataError, EngineError
+from vlmquant.bench.environment import this_environment
+from vlmquant.errors import DataError, EngineError, VlmQuantError
+from vlmquant.files import alone
+from vlmquant.lab.reproduce import kept as keeping
 from vlmquant.lab.reproduce import turns as in_turn
 from vlmquant.lab.reproduce.event_detection import evaluation as source
 from vlmquant.lab.reproduce.event_detection.frames_worker import DYNAMIC, FLOAT, OURS
@@ -38,6 +42,7 @@ def seen(shift: float = 0.0, milliseconds: float = 10.0, **more: Any) -> dict[st
         "wall_seconds": 2 * milliseconds / 1000,
         "peak_rss_bytes": 3_000_000,
         "bytes_on_disk": 2_000_000,
+        "float32_bytes": 3_000_000,
         **more,
     }
 
@@ -90,6 +95,33 @@ def test_what_decides_a_step_is_its_key(tmp_path: Path) -> None:
         [once({"limit": limit}, 0) for limit in (1, 2)]
 
 
+def test_a_step_whose_work_was_deleted_is_done_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, {})
+    made = kept.place / "bundle"
+
+    def work() -> dict[str, Any]:
+        made.mkdir()
+        return {}
+
+    kept.once("bundle", work, made=made)
+    kept.once("bundle", work, made=made)
+    made.rmdir()
+    kept.once("bundle", work, made=made)
+    assert (made.is_dir(), kept.computed) == (True, 2)
+
+
+def test_steps_of_other_packages_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Kept(tmp_path, {}).place
+    here = this_environment()
+    monkeypatch.setattr(keeping, "this_environment", lambda: replace(here, packages={"torch": "1.0"}))
+    assert Kept(tmp_path, {}).place != before
+
+
+def test_two_runs_into_one_folder_would_spoil_each_others_times(tmp_path: Path) -> None:
+    with alone((tmp_path / "run").resolve()), pytest.raises(VlmQuantError, match="another run is writing to"):
+        reproduce("event-detection", ReproductionRequest(output=tmp_path / "run"))
+
+
 def test_figures_are_those_of_the_turns() -> None:
     turns = {
         FLOAT: [seen(), seen(milliseconds=30.0)],
@@ -106,6 +138,7 @@ def test_figures_are_those_of_the_turns() -> None:
     found_again = "events of FP32 found again / missed / new (overlap of half)"
     assert (rows[found_again].its_method, rows[found_again].ours) == ("1 / 0 / 0", "1 / 0 / 0")
     assert "0.5 MB here" in rows["INT8, MB on disk"].remark
+    assert "the weights in float32 have 3.0 MB" in rows["FP32, MB on disk"].remark
 
 
 def test_what_cannot_be_run_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_a_plan_with_blocks_can_be_tried_and_taken_back(model: ClipModel) -> Non
 def test_a_bundle_with_compensation_verifies(
     model: ClipModel, calibration: CalibrationSet, step: str, tmp_path: Path
 ) -> None:
-    bundle = quantize_model(model, with_steps("static-int8", step), calibration, tmp_path / "bundle")
+    more = replace(calibration, images=tuple(calibration.images) * 4)
+    bundle = quantize_model(model, with_steps("static-int8", step), more, tmp_path / "bundle")
     assert {row.component for row in verify(bundle).rows} == {"image", "text"}
 
 
