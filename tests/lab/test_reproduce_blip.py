@@ -181,5 +181,5 @@ def test_the_page_says_that_stand_ins_stood_in(tmp_path: Path, monkeypatch: pyte
     found = reproduce("blip-int8", ReproductionRequest(output=tmp_path, rounds=1))
     assert len(found.stand_ins) == 2
     assert "stand-ins" in reproduction_page(found).subtitle
-    drawn = source.captioned(tmp_path / source.STREET)
+    drawn = source.captioned(tmp_path / "steps" / source.STREET)
     assert (len(drawn), {len(texts) for texts in drawn.captions}) == (2, {5})
