@@ -18,7 +18,7 @@ from vlmquant.checkpoints.part import BATCH, Part, Preparation
 from vlmquant.errors import BundleError, CalibrationError, RecipeError, unknown
 from vlmquant.files import new_folder
 from vlmquant.progress import Track, silent
-from vlmquant.quantize.apply import quantize_by_damage
+from vlmquant.quantize.apply import is_fitted, quantize_by_damage
 from vlmquant.quantize.methods.pruning import check_share
 from vlmquant.quantize.recipes.recipe import Recipe, check_patterns, simulation_only
 from vlmquant.quantize.sites import multiplications
@@ -94,7 +94,7 @@ def held_apart(prepared: Preparation, recipes: Mapping[str, Recipe]) -> Preparat
 
 
 def _apart(part: Part, recipe: Recipe | None) -> Part:
-    if recipe is None or not recipe.fits:
+    if recipe is None or not is_fitted(recipe):
         return part
     if recipe.prune:
         check_share(part.tower, recipe.prune, part.inputs[0], part.component)

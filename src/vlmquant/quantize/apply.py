@@ -71,6 +71,11 @@ def plan_tower(
     return TowerPlan(draft.tower, draft.modules)
 
 
+def is_fitted(recipe: Recipe) -> bool:
+    """Whether a step of `recipe` fits layers to the calibration inputs."""
+    return any(step.fits and step.applies(recipe) for step in STEPS.values())
+
+
 def check_steps(recipe: Recipe) -> None:
     """Raise RecipeError where `recipe.steps` names a step that does not exist or that its name does not switch on."""
     for name in recipe.steps:

@@ -152,5 +152,5 @@ def _quantized(draft: Draft) -> nn.Module:
     return tower
 
 
-BLOCK_STEP = Step(applies=lambda recipe: BLOCKS in recipe.steps, run=_blocks)
-CHANNEL_STEP = Step(applies=lambda recipe: CHANNELS in recipe.steps, run=_channels)
+BLOCK_STEP = Step(applies=lambda recipe: BLOCKS in recipe.steps, run=_blocks, fits=True)
+CHANNEL_STEP = Step(applies=lambda recipe: CHANNELS in recipe.steps, run=_channels, fits=True)

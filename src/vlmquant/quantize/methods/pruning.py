@@ -184,4 +184,4 @@ def _run(draft: Draft, recipe: Recipe, calibration: Calibration) -> Draft:
     return replace(draft, tower=prune_tower(draft.tower, recipe.prune, calibration))
 
 
-STEP = Step(applies=lambda recipe: recipe.prune > 0, run=_run)
+STEP = Step(applies=lambda recipe: recipe.prune > 0, run=_run, fits=True)

@@ -42,8 +42,10 @@ class Draft:
 class Step:
     """One method: `run` returns the draft with what it found, where `applies` says that the recipe asks for it.
 
-    `run` changes nothing that it is given, and finds the same for the same arguments.
+    `run` changes nothing that it is given, and finds the same for the same arguments. `fits` says that it fits layers
+    to the calibration inputs, so that others must tell how near they come.
     """
 
     applies: Callable[[Recipe], bool]
     run: Callable[[Draft, Recipe, Calibration], Draft]
+    fits: bool = False

@@ -125,11 +125,6 @@ class Recipe:
         )
 
     @property
-    def fits(self) -> bool:
-        """Whether layers are fitted to the calibration inputs, so that others must tell how near they come."""
-        return self.prune > 0 or bool(self.steps)
-
-    @property
     def _second_order(self) -> bool:
         return {self.weights.rounding, self.weights.kernel_rounding} != {"nearest"}
 
