@@ -70,10 +70,11 @@ def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     subject = subject_of(DATA[arguments.data](arguments.shared).limited(arguments.limit))
     settings = RecoverySettings(steps=arguments.steps, device="cpu")
-    unlabelled = {True: subject.data.unlabelled(), False: noise(len(subject.data.unlabelled().images))}
+    pictures = subject.data.unlabelled()
+    unlabelled = {True: pictures, False: noise(len(pictures.images))}
     head = {
         **subject.facts(),
-        "unlabelled": unlabelled[True].to_dict(),
+        "unlabelled": pictures.to_dict(),
         "settings": asdict(settings),
         "recipe": get_recipe(RECIPE).to_dict(),
         "labelled_images": len(subject.data.images),

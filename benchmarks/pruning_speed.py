@@ -25,8 +25,7 @@ from vlmquant.bench.race import Record, Schedule
 from vlmquant.build.build import quantize_model
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.random_weights import random_checkpoint
-from vlmquant.engines import installed_engines
-from vlmquant.engines.onnxruntime import audit
+from vlmquant.engines import engine, installed_engines
 from vlmquant.limits import available_cores
 from vlmquant.progress import bar
 from vlmquant.quantize.recipes.presets import get_recipe
@@ -34,7 +33,7 @@ from vlmquant.quantize.recipes.recipe import pruned
 
 ARCHITECTURE, COMPONENT, RECIPE = "ViT-B-32", "image", "static-int8"
 SHARES = (0.0, 0.3, 0.5)
-PICTURES = 8
+PICTURES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
             quantize_model(model, recipe, noise(PICTURES), scratch / _title(share), components=(COMPONENT,), track=bar)
         del model
         graphs = {share: scratch / _title(share) / f"{COMPONENT}.onnx" for share in SHARES}
-        files = {f"{_title(share)}, {engine}": path for share, path in graphs.items() for engine in installed_engines()}
+        files = {f"{_title(share)}, {on}": path for share, path in graphs.items() for on in installed_engines()}
         run_as = {name: bundle_contender(name.rpartition(" ")[2]) for name in files}
         inputs = write_inputs(scratch / _title(0.0), COMPONENT, (1,), 0, scratch)
         schedule = Schedule(batches=(1,), rounds=arguments.rounds, iterations=arguments.iterations, seed=0)
@@ -63,18 +62,18 @@ def run(arguments: argparse.Namespace) -> None:
             _title(share): {
                 "share": share,
                 "bytes": path.stat().st_size,
-                "macs": audit(path, np.load(inputs[1])).total_macs,
+                "macs": engine(installed_engines()[0]).audit(path, np.load(inputs[1])).total_macs,
                 "engines": {
-                    engine: _times(records[f"{_title(share)}, {engine}"], records[f"{_title(0.0)}, {engine}"])
-                    for engine in installed_engines()
+                    on: _times(records[f"{_title(share)}, {on}"], records[f"{_title(0.0)}, {on}"])
+                    for on in installed_engines()
                 },
             }
             for share, path in graphs.items()
         }
     result.save({"rows": rows, "threads": threads, "rounds": arguments.rounds, "iterations": arguments.iterations})
     for title, row in rows.items():
-        for engine, times in row["engines"].items():
-            print(f"{title:26} {engine:12} {times['median_ms']:.2f} ms, {times['speedup']['median']:.2f} times as fast")
+        for on, times in row["engines"].items():
+            print(f"{title:26} {on:12} {times['median_ms']:.2f} ms, {times['speedup']['median']:.2f} times as fast")
 
 
 def _title(share: float) -> str:

@@ -2,7 +2,9 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,11 @@ def test_no_module_is_the_twin_of_another_for_one_family() -> None:
 def test_what_counts_as_a_twin() -> None:
     assert twins(["blip_inputs", "inputs", "blip", "clip"]) == {"inputs": {"blip_inputs", "inputs"}}
     assert twins(["blip_inputs", "clip_inputs"]) == {"inputs": {"blip_inputs", "clip_inputs"}}
+
+
+def test_pytest_passes_over_no_folder_of_tests() -> None:
+    """Its default leaves out those called "build"."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert "build" in folders
+    assert [name for name in folders if any(fnmatch(name, one) for one in settings["norecursedirs"])] == []

@@ -202,3 +202,8 @@ def test_selfcheck_fails_loudly(run, monkeypatch):
     assert code == 6
     assert "WRONG" in out
     assert "0 of 1 checks passed" in out
+
+
+def test_an_empty_split_is_refused_before_the_model_is_looked_for(run, photos):
+    code, _, err = run("evaluate", "nobody/nothing", "--data", photos, "--split", "")
+    assert (code, "--split is empty; name a split" in err) == (2, True), err

@@ -6,9 +6,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from vlmquant.build import recover as building
 from vlmquant.bundle import verify
+from vlmquant.checkpoints import load_model
+from vlmquant.checkpoints.calibration_set import CalibrationSet
+from vlmquant.checkpoints.clip import ClipModel
+from vlmquant.checkpoints.part import Preparation
 from vlmquant.cli.app import make_app
 from vlmquant.errors import RecipeError
+from vlmquant.quantize.recipes.presets import get_recipe
+from vlmquant.quantize.recovery.tuning import RecoverySettings
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +51,36 @@ def test_a_simulation_only_recipe_is_refused_before_any_tuning(
     with pytest.raises(RecipeError, match="simulation only"):
         CliRunner().invoke(make_app(), [*arguments, "--recipe", "twin-hessian-w4a4"], catch_exceptions=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recovered_bundle_is_judged_on_what_it_was_not_tuned_on(
+    tiny_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: dict[str, int] = {}
+
+    def proved(folder: Path, model: ClipModel, prepared: Preparation, *rest: object, **more: object) -> None:
+        judged.update({part.component: sum(map(len, part.judged)) for part in prepared.parts})
+        real(folder, model, prepared, *rest, **more)
+
+    real = building.write_proved
+    monkeypatch.setattr(building, "write_proved", proved)
+    unlabelled = CalibrationSet.from_files(pictures, count=32)
+    settings = RecoverySettings(steps=1, device="cpu")
+    model, recipe = load_model(tiny_checkpoint), get_recipe("vanilla-w4a4")
+    building.recover_model(model, recipe, unlabelled, tmp_path / "b", settings, components=("image",))
+    assert judged["image"] == 16, "two of four batches"
+
+
+def test_prune_goes_with_recover_and_not_with_a_budget(tiny_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    start = ["recover", str(tiny_checkpoint), "--images", str(pictures), "--recipe", "static-int8", "--json"]
+    options = ["--steps", "1", "--components", "image", "--device", "cpu", "--prune", "0.3", "-o", str(tmp_path / "b")]
+    result = CliRunner().invoke(make_app(), [*start, *options], catch_exceptions=False)
+    manifest = json.loads(result.stdout)
+    assert manifest["components"]["image"]["recipe"]["name"] == "static-int8-pruned-30 recovered"
+    assert manifest["source"]["recovered"]["pruned"] == 0.3
+    quantize = ["quantize", str(tiny_checkpoint), "--calibrate", str(pictures), "-o", str(tmp_path / "c")]
+    quantize += ["--prune", "0.3"]
+    with pytest.raises(RecipeError, match="leave --prune out"):
+        CliRunner().invoke(make_app(), [*quantize, "--max-drop", "1", "--data", str(pictures)], catch_exceptions=False)
+    result = CliRunner().invoke(make_app(), [*quantize, "--components", "image"], catch_exceptions=False)
+    assert "static-int8-pruned-30" in result.stdout

@@ -18,6 +18,7 @@ from vlmquant.lab.reproduce.blip_int8.captions_worker import DYNAMIC, FLOAT, HAL
 from vlmquant.lab.reproduce.outcome import Chart
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.run import reproduce
+from vlmquant.lab.reproduce.samples import picked
 from vlmquant.report.reproduction import reproduction_page, write_reproduction
 
 PICTURES, SCORED = 11, 2
@@ -66,25 +67,16 @@ def written(*captions: str, seconds: float = 0.2, **more: Any) -> dict[str, Any]
 
 
 def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
-    blip: Path, coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blip: Path, coco: Path, tmp_path: Path, turns_taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = ReproductionRequest(
         output=tmp_path / "run", data=coco, checkpoint=str(blip), limit=SCORED, rounds=1, threads=1
     )
-    real, turns = in_turn.in_its_own_process, []
-
-    def dies_in_the_second(worker: str, asked: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
-        turns.append(asked["contender"])
-        if len(turns) == 2:
-            raise KeyboardInterrupt
-        return real(worker, asked, timeout_seconds)
-
-    monkeypatch.setattr(in_turn, "in_its_own_process", dies_in_the_second)
     monkeypatch.setattr(source, "_contenders", lambda: (FLOAT, DYNAMIC, OURS))
     with pytest.raises(KeyboardInterrupt):
         reproduce("blip-int8", request)
     found = reproduce("blip-int8", request)
-    assert turns == [FLOAT, DYNAMIC, DYNAMIC, OURS]
+    assert turns_taken == [FLOAT, DYNAMIC, DYNAMIC, OURS]
     assert (found.computed, found.steps) == (2, 4)
     assert found.stand_ins == ()
     assert found.facts["Data"].endswith(f"the first {SCORED} of {PICTURES} pictures")
@@ -114,7 +106,7 @@ def test_torch_dynamic_int8_is_integers_and_writes(blip: Path, coco: Path) -> No
 
 
 def test_figures_are_those_of_the_turns(coco: Path) -> None:
-    data = source._first(source.captioned(coco), SCORED)
+    data = picked(source.captioned(coco), np.arange(SCORED))
     good = "noise of kind 0 seen 0 times", "noise of kind 1 seen 1 times"
     turns = {
         FLOAT: [written(*good), written(*good, seconds=0.6)],

@@ -12,8 +12,6 @@ from vlmquant.checkpoints.architectures import ARCHITECTURES, resnet_config
 from vlmquant.data.reader import read
 from vlmquant.data.sets import LabelledImages
 from vlmquant.errors import DataError
-from vlmquant.lab.reproduce import turns as in_turn
-from vlmquant.lab.reproduce.calibration import calibration_of
 from vlmquant.lab.reproduce.dq_clip.collapse import outlier_share
 from vlmquant.lab.reproduce.dq_clip.labelled import drawn_pictures, labelled_pictures
 from vlmquant.lab.reproduce.dq_clip.quantized_towers import EVERY_LINEAR, source_recipe
@@ -40,6 +38,7 @@ from vlmquant.lab.reproduce.outcome import Chart, Heatmap
 from vlmquant.lab.reproduce.published import PUBLISHED, count_remark
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.run import reproduce
+from vlmquant.lab.reproduce.samples import calibration_of
 from vlmquant.quantize.observe import Histogram
 from vlmquant.quantize.sites import sites
 from vlmquant.report.reproduction import reproduction_page, write_reproduction
@@ -70,25 +69,16 @@ def data(folder: Path) -> LabelledImages:
 
 
 def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
-    tiny_checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path, turns_taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = ReproductionRequest(
         output=tmp_path / "run", data=folder, checkpoint=str(tiny_checkpoint), limit=SCORED, rounds=1, threads=1
     )
-    real, turns = in_turn.in_its_own_process, []
-
-    def dies_in_the_second(worker: str, asked: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
-        turns.append(asked["contender"])
-        if len(turns) == 2:
-            raise KeyboardInterrupt
-        return real(worker, asked, timeout_seconds)
-
-    monkeypatch.setattr(in_turn, "in_its_own_process", dies_in_the_second)
     monkeypatch.setitem(ARCHITECTURES, "RN50", TINY_RESNET)
     with pytest.raises(KeyboardInterrupt):
         reproduce("dq-clip", request)
     found = reproduce("dq-clip", request)
-    assert turns == [FLOAT, DYNAMIC, DYNAMIC, TOKENS, OURS]
+    assert turns_taken == [FLOAT, DYNAMIC, DYNAMIC, TOKENS, OURS]
     # Before the kill: two bundles, five of embeddings, five probes, two of layers, one turn. Behind it also RN50's.
     assert (found.computed, found.steps) == (4, 19)
     assert found.stand_ins == ()

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import streetworld
 from vlmquant.bench.environment import this_environment
+from vlmquant.cli.app import make_app
 from vlmquant.errors import DataError, EngineError, VlmQuantError
 from vlmquant.files import alone
 from vlmquant.lab.reproduce import kept as keeping
@@ -18,7 +20,7 @@ from vlmquant.lab.reproduce.event_detection.frames_worker import DYNAMIC, FLOAT,
 from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Chart
 from vlmquant.lab.reproduce.request import ReproductionRequest
-from vlmquant.lab.reproduce.run import reproduce
+from vlmquant.lab.reproduce.run import REPRODUCTIONS, reproduce
 from vlmquant.output import RECORD
 from vlmquant.report.reproduction import reproduction_page, write_reproduction
 
@@ -48,24 +50,15 @@ def seen(shift: float = 0.0, milliseconds: float = 10.0, **more: Any) -> dict[st
 
 
 def test_it_runs_whole_goes_on_where_it_was_and_gives_one_page(
-    tiny_checkpoint: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, video: Path, tmp_path: Path, turns_taken: list[str]
 ) -> None:
     request = ReproductionRequest(
         output=tmp_path / "run", data=video, checkpoint=str(tiny_checkpoint), limit=FRAMES, rounds=1, threads=1
     )
-    real, turns = in_turn.in_its_own_process, []
-
-    def dies_in_the_second(worker: str, asked: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
-        turns.append(asked["contender"])
-        if len(turns) == 2:
-            raise KeyboardInterrupt
-        return real(worker, asked, timeout_seconds)
-
-    monkeypatch.setattr(in_turn, "in_its_own_process", dies_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         reproduce("event-detection", request)
     found = reproduce("event-detection", request)
-    assert turns == [FLOAT, DYNAMIC, DYNAMIC, OURS]
+    assert turns_taken == [FLOAT, DYNAMIC, DYNAMIC, OURS]
     assert (found.computed, found.steps) == (2, 4)
     assert found.stand_ins == ()
     assert [len(x) for chart in found.charts if isinstance(chart, Chart) for x, _ in chart.lines.values()] == [
@@ -139,6 +132,11 @@ def test_figures_are_those_of_the_turns() -> None:
     assert (rows[found_again].its_method, rows[found_again].ours) == ("1 / 0 / 0", "1 / 0 / 0")
     assert "0.5 MB here" in rows["INT8, MB on disk"].remark
     assert "the weights in float32 have 3.0 MB" in rows["FP32, MB on disk"].remark
+
+
+def test_the_help_names_every_source() -> None:
+    page = " ".join(CliRunner().invoke(make_app(), ["reproduce", "--help"], env={"COLUMNS": "300"}).stdout.split())
+    assert ", ".join(REPRODUCTIONS) in page
 
 
 def test_what_cannot_be_run_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:

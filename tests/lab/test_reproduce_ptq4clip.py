@@ -17,11 +17,12 @@ from vlmquant.lab.reproduce.ptq4clip import bit_figures, bit_forms, clip_tasks
 from vlmquant.lab.reproduce.ptq4clip import evaluation as source
 from vlmquant.lab.reproduce.ptq4clip.bit_forms import FLOAT, OURS, SimulatedClip, forms_of, twin, vanilla
 from vlmquant.lab.reproduce.ptq4clip.clip_tasks import BARE, CAPTIONS, PROMPTED, QUESTIONS, RETRIEVAL
-from vlmquant.lab.reproduce.ptq4clip.source_sets import recognised, some_of, source_sets
+from vlmquant.lab.reproduce.ptq4clip.source_sets import recognised, source_sets
 from vlmquant.lab.reproduce.ptq4clip.street_sets import street_sets
 from vlmquant.lab.reproduce.published import PUBLISHED, count_remark
 from vlmquant.lab.reproduce.request import ReproductionRequest
 from vlmquant.lab.reproduce.run import reproduce
+from vlmquant.lab.reproduce.samples import some_of
 from vlmquant.progress import silent
 from vlmquant.quantize.apply import quantize_tower
 from vlmquant.quantize.recipes.recipe import Recipe
@@ -171,7 +172,9 @@ def test_figures_are_those_of_the_answers() -> None:
     by_bits = charts[f"{top1}, by bits"]
     assert by_bits.lines["vanilla"] == ([32.0, 16, 8, 4], [90.0, 90.0, 80.0, 0.0])
     assert by_bits.lines["static-int8"] == ([8], [90.0])
-    assert "n = 100" in chart_figure(by_bits).axes[0].get_title(loc="left")
+    (axes,) = chart_figure(by_bits).axes
+    assert "n = 100" in axes.get_title(loc="left")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4", "8", "16", "32"]
     shares = charts["Cosine to the FP32 embedding, vanilla, Cars"].lines
     assert list(shares) == ["16 bits", "8 bits", "4 bits"]
     assert [sum(y) for _, y in shares.values()] == pytest.approx([1, 1, 1])

@@ -141,9 +141,9 @@ class BenchResult:
         if not far:
             return ()
         return (
-            f"The rounds do not agree on how many times as fast as {BASELINE} these are: {', '.join(far)}. The machine "
-            "was busy with other work; the ratio of two medians may be another than the median of the rounds' ratios. "
-            "Run it again when it is quiet.",
+            f"The rounds do not agree on how many times as fast as {BASELINE} these are: {', '.join(far)}. So "
+            "it is on a machine that is busy with other work, and the ratio of two medians may be another than the "
+            "median of the rounds' ratios; run it again when it is quiet.",
         )
 
     @property

@@ -102,8 +102,8 @@ def _apart(part: Part, recipe: Recipe | None) -> Part:
     every = min(JUDGED_EVERY, len(inputs))
     if every < 2:
         raise CalibrationError(
-            f"recipe {recipe.name!r} is fitted to calibration inputs and judged on others, and there are too few for "
-            f"{part.component}; give at least {2 * BATCH} images, 64 are better"
+            f"recipe {recipe.name!r} is fitted to some calibration inputs and judged on others; {part.component} has "
+            f"one batch of {BATCH} or less, give at least {2 * BATCH} images and as many texts, 64 are better"
         )
     fitted = [batch for index, batch in enumerate(inputs) if index % every != every - 1]
     return replace(part, inputs=fitted, judged=inputs[every - 1 :: every])

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from vlmquant.data.cifar_pickles import unpickled
 from vlmquant.data.images import EncodedImage
@@ -159,7 +158,7 @@ def _labelled(
         raise DataError(f"{where} has class names that are empty or given twice; download it again")
     pictures = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     stem = Path(layout.batch).stem
-    records = [Entry(f"{stem}/{i:05d}", EncodedImage(_png(picture)), i) for i, picture in enumerate(pictures)]
+    records = [Entry(f"{stem}/{i:05d}", EncodedImage.of_pixels(picture), i) for i, picture in enumerate(pictures)]
     screened = screen(where, records, track=track)
     return LabelledImages(
         name=layout.name,
@@ -169,9 +168,3 @@ def _labelled(
         labels=labels,
         class_names=tuple(class_names),
     )
-
-
-def _png(picture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    PillowImage.fromarray(picture).save(buffer, "PNG", compress_level=0)
-    return buffer.getvalue()

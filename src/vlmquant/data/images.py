@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
@@ -63,9 +65,16 @@ class ArchiveImage:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A picture whose encoded bytes are in memory (from a hub data set)."""
+    """A picture whose encoded bytes are in memory (from a hub data set, or drawn)."""
 
     data: bytes
+
+    @classmethod
+    def of_pixels(cls, pixels: NDArray[np.uint8]) -> "EncodedImage":
+        """Return a picture (height, width, 3) as an uncompressed PNG."""
+        stream = io.BytesIO()
+        PillowImage.fromarray(pixels).save(stream, "PNG", compress_level=0)
+        return cls(stream.getvalue())
 
     def read(self) -> bytes:
         """Return the bytes."""

@@ -1,6 +1,5 @@
 """What of a tower can be left out as a whole, and what work that saves: heads of an attention, channels of an MLP."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +93,7 @@ def without_channels(
     """
     made: dict[str, nn.Module] = {}
     for name in unit.writers:
-        writer: Any = copy.copy(tower.get_submodule(name))
+        writer: Any = tower.get_submodule(name)
         rows = None if writer.bias is None else writer.bias[kept]
         made[name] = _linear(writer.weight[kept], rows)
     made[unit.reader] = _linear(weight, bias)

@@ -9,8 +9,9 @@ from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.errors import CalibrationError, ModelError, RecipeError
 from vlmquant.progress import silent
+from vlmquant.quantize.prunable import macs_of, units
 from vlmquant.quantize.recipes.presets import get_recipe
-from vlmquant.quantize.recipes.recipe import Recipe
+from vlmquant.quantize.recipes.recipe import Recipe, pruned
 from vlmquant.quantize.recipes.schemes import ActivationScheme, WeightScheme
 from vlmquant.quantize.recovery.recover import Recovered, recover
 from vlmquant.quantize.recovery.tuning import RecoverySettings, Student
@@ -117,3 +118,15 @@ def test_kernels_of_several_pixels_are_tuned_within_the_7_bits_that_they_get() -
         beyond = student(batch)
         weight.copy_(weight.clamp(-largest, largest))
         assert torch.equal(student(batch), beyond)
+
+
+def test_a_pruned_copy_is_taught_by_the_whole_model(model: ClipModel, inputs: dict[str, list[Tensor]]) -> None:
+    found = recover(model, pruned(RECIPE, 0.3), inputs, SETTINGS)
+    for component in ("image", "text"):
+        assert found.facts["loss_after"][component] < found.facts["loss_before"][component]
+        whole, tuned = (each.tower(component) for each in (model, found.model))
+        batch = inputs[component][0]
+        left = macs_of(tuned, batch, units(tuned)).total / macs_of(whole, batch, units(whole)).total
+        assert 0.5 < left <= 0.7
+    assert found.facts["pruned"] == 0.3
+    assert found.recipe.prune == 0, "what is left of the recipe prunes no second time"

@@ -32,6 +32,9 @@ def reproduce(source: str, asked: ReproductionRequest, track: Track = silent) ->
             raise DataError(f"{source} has no use for a {option}, only ptq4clip has; leave {str(value)!r} out")
     output = asked.output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
+    import torch
+
+    torch.set_num_threads(asked.used_threads)  # of what is quantized and simulated here; contenders set their own
     with alone(output):
         return REPRODUCTIONS[source](asked, track)
 

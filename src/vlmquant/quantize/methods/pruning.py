@@ -46,9 +46,8 @@ def prune_tower(tower: nn.Module, share: float, calibration: Calibration) -> nn.
     nothing to prune or not that much.
     """
     check_inputs(calibration.inputs)
-    check_share(tower, share, calibration.inputs[0], calibration.description)
     chosen = units(tower)
-    work = macs_of(tower, calibration.inputs[0], chosen)
+    work = check_share(tower, share, calibration.inputs[0], calibration.description)
     judge = Judge(tower, calibration.inputs)
     tried = {}
     for unit in calibration.track(chosen, f"{calibration.description}: damage of pruning", len(chosen)):
@@ -61,15 +60,15 @@ def prune_tower(tower: nn.Module, share: float, calibration: Calibration) -> nn.
     return pruned
 
 
-def check_share(tower: nn.Module, share: float, batch: Tensor, component: str) -> None:
-    """Raise RecipeError where so much cannot be left out of `tower`, which is the `component` of a model."""
-    chosen = units(tower)
-    most = macs_of(tower, batch, chosen).most_share if chosen else 0.0
-    if share > most:
+def check_share(tower: nn.Module, share: float, batch: Tensor, component: str) -> MacCount:
+    """Return the work of `tower`, the `component` of a model. Raises RecipeError where so much cannot be left out."""
+    work = macs_of(tower, batch, units(tower))
+    if share > work.most_share:
         raise RecipeError(
             f"{component}: prune {share:g} is more than its attention heads and MLP channels make up, at most "
-            f"{most:.2f}; prune less, or other components (--components)"
+            f"{work.most_share:.2f}; prune less, or other components (--components)"
         )
+    return work
 
 
 def allocate(tried: Mapping[str, Sequence[Level]], work: MacCount, share: float) -> dict[str, Level]:

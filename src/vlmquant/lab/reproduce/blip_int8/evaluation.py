@@ -5,7 +5,6 @@ docs/sources.md.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,16 @@ from vlmquant.bench.environment import this_environment
 from vlmquant.bundle.manifest import MANIFEST
 from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, FEW_IMAGES, CalibrationSet
 from vlmquant.checkpoints.hub import resolve
-from vlmquant.data.images import LazyImages
 from vlmquant.data.reader import read
 from vlmquant.data.sets import CaptionedImages, summarize
 from vlmquant.errors import DataError
 from vlmquant.files import digest, write_whole
 from vlmquant.lab.reproduce.blip_int8.caption_figures import Turns, chart, rows
 from vlmquant.lab.reproduce.blip_int8.captions_worker import DYNAMIC, FLOAT, HALF, OPTIONS, OURS, places
-from vlmquant.lab.reproduce.calibration import calibration_of
 from vlmquant.lab.reproduce.kept import STEPS, Kept
 from vlmquant.lab.reproduce.outcome import Reproduction
 from vlmquant.lab.reproduce.request import ReproductionRequest
+from vlmquant.lab.reproduce.samples import calibration_of, picked
 from vlmquant.lab.reproduce.turns import taken
 from vlmquant.opening.first_use import BUNDLED
 from vlmquant.opening.named import wrong_head
@@ -52,7 +50,7 @@ def blip_int8(asked: ReproductionRequest, track: Track = silent) -> Reproduction
     identity = _identity(named)
     no_data, place = _place(asked, track)
     everything = captioned(place, track)
-    data = _first(everything, asked.limit)
+    data = picked(everything, np.arange(len(everything))[: asked.limit])
     key = {
         "source": "blip-int8",
         "model": identity,
@@ -184,11 +182,6 @@ def _drawn(folder: Path, track: Track) -> Path:
         lines += [{"image": name, "caption": text} for text in texts]
     write_whole(table, csv_table(("image", "caption"), lines))
     return folder
-
-
-def _first(data: CaptionedImages, limit: int | None) -> CaptionedImages:
-    kept = LazyImages(data.ids[:limit], data.images.refs[:limit])
-    return replace(data, images=kept, captions=data.captions[:limit], digest=digest(data.digest, len(kept)))
 
 
 def _calibration(asked: ReproductionRequest, data: CaptionedImages, scored: int) -> tuple[CalibrationSet, bool]:

@@ -5,7 +5,7 @@ of docs/sources.md. Without a checkpoint a small CLIP stands in for the first, t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,8 @@ from vlmquant.checkpoints.calibration_set import DEFAULT_IMAGES, CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
 from vlmquant.checkpoints.clip.inputs import calibration_inputs
 from vlmquant.checkpoints.hub import resolve
-from vlmquant.data.images import LazyImages
 from vlmquant.data.sets import LabelledImages, summarize
 from vlmquant.files import digest
-from vlmquant.lab.reproduce.calibration import calibration_of
 from vlmquant.lab.reproduce.dq_clip.collapse import layers_of
 from vlmquant.lab.reproduce.dq_clip.full_size import ARCHITECTURES, RESNET, plain, random_bundle
 from vlmquant.lab.reproduce.dq_clip.labelled import drawn_pictures, labelled_pictures
@@ -50,6 +48,7 @@ from vlmquant.lab.reproduce.kept import Kept
 from vlmquant.lab.reproduce.outcome import Reproduction, Row
 from vlmquant.lab.reproduce.published import PUBLISHED, count_remark
 from vlmquant.lab.reproduce.request import ReproductionRequest
+from vlmquant.lab.reproduce.samples import calibration_of, picked
 from vlmquant.lab.reproduce.turns import taken
 from vlmquant.opening.first_use import BUNDLED
 from vlmquant.progress import Track, silent
@@ -85,7 +84,7 @@ def dq_clip(asked: ReproductionRequest, track: Track = silent) -> Reproduction:
     """
     everything = drawn_pictures(track) if asked.data is None else labelled_pictures(asked.data, track)
     scored = evenly(len(everything), asked.limit or len(everything))
-    data = chosen(everything, scored)
+    data = picked(everything, scored)
     calibrate, on_scored = _calibration(asked, everything, scored)
     kept: list[Kept] = []
     if asked.checkpoint is None:
@@ -266,12 +265,6 @@ def _calibration(
         return cache(partial(streetworld.calibration_set, DEFAULT_IMAGES)), False
     found, on_scored = calibration_of(data, scored, "labels")
     return lambda: found, on_scored
-
-
-def chosen(data: LabelledImages, indices: NDArray[np.int64]) -> LabelledImages:
-    """Return the pictures at `indices`."""
-    images = LazyImages(tuple(data.ids[i] for i in indices), tuple(data.images.refs[i] for i in indices))
-    return replace(data, images=images, labels=data.labels[indices], digest=digest(data.digest, indices.tolist()))
 
 
 def _notes(

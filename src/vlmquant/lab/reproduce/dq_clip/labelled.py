@@ -1,10 +1,8 @@
 """The labelled pictures of `dq-clip`: the user's, or drawn streets in memory."""
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from vlmquant.data.images import EncodedImage
 from vlmquant.data.reader import read
@@ -38,7 +36,7 @@ def drawn_pictures(track: Track = silent) -> LabelledImages:
     drawn = streetworld.zero_shot_set(DRAWN_PICTURES, track=track)
     kept = np.flatnonzero(np.bincount(drawn.labels) >= FEWEST_OF_A_CLASS)
     entries = [
-        Entry(f"{index:04d}", EncodedImage(_png(drawn.images[index])), int(np.searchsorted(kept, label)))
+        Entry(f"{index:04d}", EncodedImage.of_pixels(drawn.images[index]), int(np.searchsorted(kept, label)))
         for index, label in enumerate(drawn.labels)
         if label in kept
     ]
@@ -52,9 +50,3 @@ def drawn_pictures(track: Track = silent) -> LabelledImages:
         labels=np.array(screened.payloads, dtype=np.int64),
         class_names=names,
     )
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    PillowImage.fromarray(pixels).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()

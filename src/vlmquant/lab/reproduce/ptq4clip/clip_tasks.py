@@ -16,7 +16,7 @@ from vlmquant.lab.coattention.features import ClipFeatures
 from vlmquant.lab.gpt2 import Gpt2
 from vlmquant.lab.guided import GuidedOptions, guided_captions
 from vlmquant.lab.reproduce.ptq4clip.bit_forms import SimulatedClip
-from vlmquant.lab.reproduce.ptq4clip.source_sets import some_of
+from vlmquant.lab.reproduce.samples import some_of
 from vlmquant.metrics.fidelity import cosines
 from vlmquant.models.spec import Image
 from vlmquant.progress import Track

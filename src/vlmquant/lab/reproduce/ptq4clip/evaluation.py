@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
 from vlmquant.bench.environment import this_environment
 from vlmquant.build.build import quantize_model
 from vlmquant.bundle.manifest import MANIFEST, Manifest
 from vlmquant.checkpoints import load_model
 from vlmquant.checkpoints.calibration_set import CalibrationSet
 from vlmquant.checkpoints.clip import ClipModel
-from vlmquant.data.images import LazyImages
 from vlmquant.data.sets import ImageSet
 from vlmquant.lab.gpt2 import load_gpt2
 from vlmquant.lab.guided import GuidedOptions
@@ -34,16 +31,15 @@ from vlmquant.lab.reproduce.ptq4clip.bit_forms import (
 )
 from vlmquant.lab.reproduce.ptq4clip.clip_tasks import CAPTIONS, Answering, Steering, TaskInputs, answered
 from vlmquant.lab.reproduce.ptq4clip.notes import missing, notes
-from vlmquant.lab.reproduce.ptq4clip.source_sets import AnySet, SourceSets, some_of, source_sets, title
+from vlmquant.lab.reproduce.ptq4clip.source_sets import SourceSets, source_sets, title
 from vlmquant.lab.reproduce.ptq4clip.street_sets import street_sets
 from vlmquant.lab.reproduce.request import ReproductionRequest
+from vlmquant.lab.reproduce.samples import AnySet, some_of, unlabelled
 from vlmquant.lab.reproduce.sizes import float32_bytes, smaller_files
 from vlmquant.lab.reproduce.turns import MB
-from vlmquant.models.prompts import BUILTIN_PROMPTS, BUILTIN_PROMPTS_NAME
 from vlmquant.opening.facts import facts_of_bundle, facts_of_checkpoint
 from vlmquant.opening.first_use import BUNDLED
 from vlmquant.progress import Track, silent
-from vlmquant.tasks.fidelity import evenly
 from vlmquant.tasks.store import Store
 from vlmquant.tasks.templates import get_templates
 from vlmquant.text import counted
@@ -64,7 +60,6 @@ def ptq4clip(asked: ReproductionRequest, track: Track = silent) -> Reproduction:
 
     Raises DataError for data that cannot be read, ModelError for a checkpoint that is not a CLIP.
     """
-    torch.set_num_threads(asked.used_threads)
     no_checkpoint, model = _checkpoint(asked)
     no_data, everything = _sets(asked, track)
     sets = scored_sets(everything, asked.limit)
@@ -173,18 +168,7 @@ def calibration_of(
     others = [(one, ref) for name, one, ref in listed if one not in taken.get(name, ())]
     on_scored = len(others) < CALIBRATION_IMAGES
     pool = [(one, ref) for _, one, ref in listed] if on_scored else others
-    chosen = [pool[index] for index in evenly(len(pool), CALIBRATION_IMAGES)]
-    images = LazyImages(tuple(one for one, _ in chosen), tuple(ref for _, ref in chosen))
-    which = "that are scored, without their labels" if on_scored else "that are not scored"
-    return (
-        CalibrationSet(
-            images=images,
-            texts=BUILTIN_PROMPTS,
-            images_from=f"{len(images)} pictures of the data {which}",
-            texts_from=BUILTIN_PROMPTS_NAME,
-        ),
-        on_scored,
-    )
+    return unlabelled(pool, CALIBRATION_IMAGES, "the data", "labels", on_scored=on_scored), on_scored
 
 
 def _checkpoint(asked: ReproductionRequest) -> tuple[tuple[str, ...], ClipModel]:

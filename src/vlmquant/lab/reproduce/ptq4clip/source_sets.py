@@ -1,22 +1,20 @@
 """The data of `ptq4clip` in a user's folder, recognised by their layout, and thinned to a number of pictures."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from vlmquant.data.cifar import cifar_place
 from vlmquant.data.coco import read_coco_captions, read_karpathy, read_vqa
 from vlmquant.data.folders import class_folders, image_files
-from vlmquant.data.images import LazyImages
 from vlmquant.data.reader import TABLES, image_folder, read, vqa_files, vqa_images
 from vlmquant.data.sets import CaptionedImages, ImageSet, LabelledImages, QuestionedImages, summarize
 from vlmquant.errors import DataError
-from vlmquant.files import digest, why_no_folder
+from vlmquant.files import why_no_folder
 from vlmquant.lab.reproduce.published import PUBLISHED, count_remark
 from vlmquant.progress import Track
-from vlmquant.tasks.fidelity import evenly
 
 KARPATHY = {
     "dataset_coco.json": "coco-karpathy-test",
@@ -30,8 +28,6 @@ KNOWN = (
     "val2017/, Karpathy's dataset_*.json with images/, captions.csv with images/, or VQA v2's *questions.json and "
     "*annotations.json with val2014/"
 )
-
-AnySet = TypeVar("AnySet", bound=ImageSet)
 
 
 @dataclass(frozen=True)
@@ -106,30 +102,7 @@ def recognised(folder: Path) -> list[Recognised]:
     return sorted([*classes, *annotated], key=lambda one: order.index(one.name) if one.name in order else len(order))
 
 
-def some_of(data: AnySet, count: int | None) -> AnySet:
-    """Return up to `count` pictures of `data`, spread evenly over it, with all that is known of them."""
-    if count is None or count >= len(data):
-        return data
-    chosen = [int(index) for index in evenly(len(data), count)]
-    images = LazyImages(_at(data.images.ids, chosen), _at(data.images.refs, chosen))
-    rest = replace(data, images=images, digest=digest(data.digest, chosen))
-    if isinstance(rest, LabelledImages):
-        return replace(rest, labels=rest.labels[chosen])
-    if isinstance(rest, CaptionedImages):
-        return replace(rest, captions=_at(rest.captions, chosen))
-    if isinstance(rest, QuestionedImages):
-        place = {old: new for new, old in enumerate(chosen)}
-        asked = [one for one in rest.questions if one.image_index in place]
-        return replace(rest, questions=tuple(replace(one, image_index=place[one.image_index]) for one in asked))
-    return rest
-
-
-Item = TypeVar("Item")
 Kind = TypeVar("Kind", bound=ImageSet)
-
-
-def _at(items: Sequence[Item], chosen: Sequence[int]) -> tuple[Item, ...]:
-    return tuple(items[index] for index in chosen)
 
 
 def _of(kind: type[Kind], found: dict[str, ImageSet]) -> dict[str, Kind]:

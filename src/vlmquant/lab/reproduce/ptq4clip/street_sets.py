@@ -1,12 +1,10 @@
 """Drawn streets that stand in for the data of `ptq4clip`: classes, captions, questions, and what to calibrate on."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
 
 from vlmquant.data.coco import read_vqa
 from vlmquant.data.images import EncodedImage, LazyImages
@@ -69,11 +67,5 @@ def _questioned(folder: Path, count: int, track: Track) -> QuestionedImages:
 
 def _encoded(drawn: Sequence[npt.NDArray[np.uint8]]) -> LazyImages:
     return LazyImages(
-        tuple(f"{index:04d}.png" for index in range(len(drawn))), tuple(EncodedImage(_png(pixels)) for pixels in drawn)
+        tuple(f"{index:04d}.png" for index in range(len(drawn))), tuple(map(EncodedImage.of_pixels, drawn))
     )
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    PillowImage.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
